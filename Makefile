@@ -1,0 +1,38 @@
+# make serve   serve the shipped models on 127.0.0.1:8000 (installs the serving set only)
+# make test    linters, types and all tests (installs the training and development sets too)
+# make bench   side-by-side measurements into benchmarks/results/, and a table
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# onnxruntime-gpu where an NVIDIA driver answers, onnxruntime elsewhere; never both.
+RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: serve test bench clean
+.DELETE_ON_ERROR:
+
+serve: $(VENV)/.$(RUNTIME)
+	$(BIN)/python -m service
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.serving
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.$(RUNTIME): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(RUNTIME)]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.$(RUNTIME)
+	$(BIN)/python -m pip install --quiet --editable '.[$(RUNTIME),training,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

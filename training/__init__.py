@@ -1,0 +1,1 @@
+"""Training: a few annotated images in, one ONNX file out."""
