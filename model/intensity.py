@@ -1,0 +1,109 @@
+"""From pixels of any depth to the numbers that a network reads: the same rule on both sides.
+
+The scale of an image is measured once, over the whole of it, before it is cut into tiles: a scale of
+each tile's own would show as seams.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue. Source: Rec. ITU-R BT.601."""
+
+HISTOGRAM_CHUNK = 1 << 20
+"""Pixels counted at a time: counting widens each to 8 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntensityScale:
+    """The linear scale of one image: `low` becomes −1 and `high` becomes 1; beyond, it is cut."""
+
+    low: float
+    high: float
+
+    def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Scale pixels of any shape; an image without contrast becomes all 0."""
+        half = np.float32((self.high - self.low) / 2)
+        if half <= 0:
+            return np.zeros(pixels.shape, np.float32)
+        scaled = pixels.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows lies beyond the scale and is cut
+            scaled -= np.float32((self.low + self.high) / 2)
+            scaled /= half
+        return np.clip(scaled, -1, 1, out=scaled)
+
+
+class IntensityRule(BaseModel):
+    """How the scale of an image is found: percentiles of all its pixels and channels together.
+
+    The rule does not ask for the depth of the pixels, so one image stored with 8, 12, 16 or 32 bits
+    gives one scale of values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["percentile"] = "percentile"
+    low: float = Field(default=0.5, ge=0, le=100)
+    """Percentile that becomes −1."""
+    high: float = Field(default=99.5, ge=0, le=100)
+    """Percentile that becomes 1."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "IntensityRule":
+        if self.low >= self.high:
+            raise ValueError(f"low must lie below high; found {self.low} and {self.high}")
+        return self
+
+    def measure(self, image: NDArray[Any]) -> IntensityScale:
+        """Measure the scale over a whole image (C, H, W) of integers or floats."""
+        wanted = (self.low, self.high)
+        if image.dtype in (np.uint8, np.uint16):
+            low, high = _percentiles_by_histogram(image, wanted)
+        else:
+            low, high = np.percentile(image, wanted)
+        return IntensityScale(float(low), float(high))
+
+
+def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Give an image (C, H, W) the channels that a network reads.
+
+    Colour becomes luma, at full depth, for a network of one channel; grey is replicated, without a
+    copy, for a network of several.
+
+    Raises:
+        ValueError: for any other pair of numbers, naming both.
+    """
+    found = image.shape[0]
+    if found == channels:
+        return image
+    if found == 1:
+        return np.broadcast_to(image, (channels, *image.shape[1:]))
+    if found == len(LUMA) and channels == 1:
+        return _luma(image)
+    raise ValueError(f"an image of {found} channels cannot be read by a network of {channels}")
+
+
+def _luma(image: NDArray[Any]) -> NDArray[np.float32]:
+    luma = np.zeros((1, *image.shape[1:]), np.float32)
+    for weight, channel in zip(LUMA, image, strict=True):
+        luma[0] += np.float32(weight) * channel
+    return luma
+
+
+def _percentiles_by_histogram(
+    image: NDArray[Any], wanted: tuple[float, float]
+) -> tuple[float, float]:
+    """Exact percentiles (nearest rank below) of small integers, without sorting the image."""
+    bins = np.iinfo(image.dtype).max + 1
+    counts = np.zeros(bins, np.int64)
+    flat = image.reshape(-1)
+    for start in range(0, flat.size, HISTOGRAM_CHUNK):
+        counts += np.bincount(flat[start : start + HISTOGRAM_CHUNK], minlength=bins)
+    cumulative = np.cumsum(counts)
+    ranks = [percent / 100 * (cumulative[-1] - 1) for percent in wanted]
+    low, high = np.searchsorted(cumulative, ranks, side="right")
+    return float(low), float(high)

@@ -1,0 +1,262 @@
+"""The overlap-tile strategy: an image of any size, cut into tiles whose answers join without a seam.
+
+        mirror padding                       input region of one tile
+      ┌──────────────────────┐             ┌───────────────────────┐
+      │  ┌────────────────┐  │             │         halo          │
+      │  │ image          │  │             │   ┌───────────────┐   │
+      │  │   ┌───┬───┐    │  │             │   │ output region │   │
+      │  │   │   │   │    │  │             │   └───────────────┘   │
+      │  │   ├───┼───┤    │  │             │                       │
+      └──┴───┴───┴───┴────┴──┘             └───────────────────────┘
+
+All coordinates are those of the image. Three rules make the joined tiles equal to one pass over the
+whole image:
+
+1. Every tile starts on a multiple of the stride, so all share the phase of the pooling grid.
+2. The halo is read from the image around the tile; mirroring happens at the border of the image alone.
+3. Tiles give the share of their output that no other tile gives.
+
+Source: Ronneberger et al. 2015, figure 2.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import GeometryError
+from model.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of an image, in px: rows `top` to `bottom`, columns `left` to `right`, ends out."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+    def within(self, outer: "Region") -> tuple[slice, slice]:
+        """Where this region lies in an array that holds the outer one."""
+        return (
+            slice(self.top - outer.top, self.bottom - outer.top),
+            slice(self.left - outer.left, self.right - outer.left),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One forward pass."""
+
+    input_region: Region
+    """What the tile reads; it may reach over the border of the image."""
+    output_region: Region
+    """What the tile writes; regions of a plan's tiles cover its region once."""
+    halo: int
+
+    @property
+    def crop(self) -> tuple[slice, slice]:
+        """Where the output region lies in the tile's own output."""
+        valid = Region(
+            self.input_region.top + self.halo,
+            self.input_region.left + self.halo,
+            self.input_region.bottom - self.halo,
+            self.input_region.right - self.halo,
+        )
+        return self.output_region.within(valid)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The tiles that cover a region of an image, all of one edge, row by row."""
+
+    image_shape: tuple[int, int]
+    region: Region
+    edge: int
+    """Input edge of every tile, in px."""
+    tiles: tuple[Tile, ...]
+
+
+class PixelSource(Protocol):
+    """Anything shaped (C, H, W) that gives rectangles of itself: an array, a memory map."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return the pixels of a slice."""
+
+
+def tile_edges(geometry: Geometry, largest: int) -> tuple[int, ...]:
+    """Return the ladder of input edges that plans choose from, smallest first, in px.
+
+    Few fixed shapes can be warmed up and batched across images. The rungs hold images of 64, 96,
+    128, 192, … px whole and stand at most 1.5 apart; the last is the largest edge allowed.
+
+    Raises:
+        GeometryError: if no tile within `largest` can cover an image.
+    """
+    if largest < geometry.smallest_tiling_edge:
+        raise GeometryError(
+            f"Tiles of {largest} px cannot cover an image without seams: "
+            f"the smallest edge that can is {geometry.smallest_tiling_edge} px."
+        )
+    rungs = [geometry.edge_for(factor << power) for power in range(6, 20) for factor in (1, 2, 3)]
+    top = geometry.edge_at_most(largest)
+    return tuple(sorted({edge for edge in rungs if edge < top} | {top}))
+
+
+def plan_tiles(
+    image_shape: tuple[int, int],
+    geometry: Geometry,
+    edges: Sequence[int],
+    region: Region | None = None,
+) -> Plan:
+    """Find the cheapest cover of an image, or of a region of it, by tiles of one edge.
+
+    Args:
+        image_shape: Height and width of the whole image, from 1×1.
+        geometry: Geometry of the network.
+        edges: Input edges to choose from, in px.
+        region: What is wanted; None is the whole image.
+
+    Raises:
+        GeometryError: for an empty image, a region outside of it, or edges that cannot cover it.
+    """
+    whole = Region(0, 0, *image_shape)
+    region = whole if region is None else region
+    _check(whole, region)
+    start = _floor(region.top, geometry.stride), _floor(region.left, geometry.stride)
+    reach = region.bottom - start[0], region.right - start[1]
+    costs = {edge: _work(reach, geometry, edge) for edge in edges if _covers(reach, geometry, edge)}
+    if not costs:
+        raise GeometryError(
+            f"Tiles of {', '.join(map(str, edges))} px cannot cover {reach[0]}×{reach[1]} px: "
+            f"the smallest edge that can is {geometry.smallest_tiling_edge} px."
+        )
+    edge = min(costs, key=lambda candidate: (costs[candidate], candidate))
+    tiles = tuple(
+        _tile(top, left, edge, geometry, region)
+        for top in _origins(start[0], reach[0], geometry, edge)
+        for left in _origins(start[1], reach[1], geometry, edge)
+    )
+    return Plan(image_shape, region, edge, tiles)
+
+
+def extract(image: PixelSource, region: Region) -> NDArray[Any]:
+    """Read a region of an image (C, H, W), mirrored where it reaches over the border.
+
+    Only the rows and columns that the region needs are asked of the image.
+
+    Returns:
+        (C, h, w) of the image's own dtype.
+    """
+    _, height, width = image.shape
+    rows, above = _mirror(region.top, region.bottom, height)
+    columns, left = _mirror(region.left, region.right, width)
+    block = np.asarray(image[:, rows, columns])
+    if above is not None:
+        block = block[:, above]
+    if left is not None:
+        block = block[:, :, left]
+    return block
+
+
+def stitch(plan: Plan, outputs: Iterable[NDArray[Any]], canvas: NDArray[Any]) -> NDArray[Any]:
+    """Join the outputs of a plan's tiles, given in the plan's order.
+
+    Args:
+        plan: The plan that the outputs belong to.
+        outputs: One array (..., h, w) a tile, as the network gives it.
+        canvas: (..., H, W) of the plan's region; it is written and returned.
+    """
+    for tile, output in zip(plan.tiles, outputs, strict=True):
+        place(plan, tile, output, canvas)
+    return canvas
+
+
+def place(plan: Plan, tile: Tile, output: NDArray[Any], canvas: NDArray[Any]) -> None:
+    """Write one tile's output (..., h, w) into its place on the canvas (..., H, W)."""
+    canvas[(..., *tile.output_region.within(plan.region))] = output[(..., *tile.crop)]
+
+
+def _check(whole: Region, region: Region) -> None:
+    if min(whole.shape) < 1:
+        raise GeometryError(f"An image of {whole.bottom}×{whole.right} px has no pixels.")
+    inside = (
+        0 <= region.top < region.bottom <= whole.bottom
+        and 0 <= region.left < region.right <= whole.right
+    )
+    if not inside:
+        raise GeometryError(
+            f"The region {region} is empty or lies outside of the image of "
+            f"{whole.bottom}×{whole.right} px."
+        )
+
+
+def _covers(reach: tuple[int, int], geometry: Geometry, edge: int) -> bool:
+    return geometry.share(edge) > 0 or max(reach) <= geometry.output_edge(edge)
+
+
+def _work(reach: tuple[int, int], geometry: Geometry, edge: int) -> int:
+    """Work of a cover, in px of input: the cost of valid convolutions grows with the area."""
+    return _count(reach[0], geometry, edge) * _count(reach[1], geometry, edge) * edge**2
+
+
+def _count(length: int, geometry: Geometry, edge: int) -> int:
+    """Tiles along one axis; the last one gives its whole output, not its share alone."""
+    beyond = length - geometry.output_edge(edge)
+    return 1 if beyond <= 0 else 1 + -(-beyond // geometry.share(edge))
+
+
+def _origins(start: int, length: int, geometry: Geometry, edge: int) -> list[int]:
+    share = geometry.share(edge)
+    return [start + index * share for index in range(_count(length, geometry, edge))]
+
+
+def _tile(top: int, left: int, edge: int, geometry: Geometry, region: Region) -> Tile:
+    halo = geometry.halo
+    share = geometry.share(edge)
+    output_edge = geometry.output_edge(edge)
+
+    def end(origin: int, border: int) -> int:
+        return border if border <= origin + output_edge else origin + share
+
+    return Tile(
+        Region(top - halo, left - halo, top - halo + edge, left - halo + edge),
+        Region(
+            max(top, region.top),
+            max(left, region.left),
+            end(top, region.bottom),
+            end(left, region.right),
+        ),
+        halo,
+    )
+
+
+def _mirror(start: int, stop: int, size: int) -> tuple[slice, NDArray[np.intp] | None]:
+    """Split mirrored coordinates into the slice to read and the order to take it in.
+
+    The border pixel is not repeated, and the mirror image is mirrored again as often as it takes:
+    one px is its own mirror image.
+    """
+    if start >= 0 and stop <= size:
+        return slice(start, stop), None
+    period = max(2 * (size - 1), 1)
+    folded = np.arange(start, stop) % period
+    indices = np.where(folded < size, folded, period - folded)
+    low = int(indices.min())
+    return slice(low, int(indices.max()) + 1), indices - low
+
+
+def _floor(value: int, step: int) -> int:
+    return value - value % step

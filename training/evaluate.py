@@ -1,0 +1,142 @@
+"""Score an artefact as the service runs it: `python -m training.evaluate MODEL DATA`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import DatasetError, UNetError
+from model.geometry import Geometry
+from model.runtime import Device, Runtime
+from model.segmentation import DEFAULT_TILE_EDGE, Model, segment, softmax
+from model.tiling import tile_edges
+from training.dataset import AnnotatedImage, Dataset, read_dataset
+from training.metrics import BestThreshold, Scores, score_label_maps, sweep_thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An artefact's scores on annotated images."""
+
+    images: tuple[str, ...]
+    scores: Scores
+    """Of the label maps that the service would return."""
+    best: BestThreshold | None
+    """Of the sweep over thresholds; with more than two classes there is none."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the scores by name, as JSON holds them."""
+        best = None if self.best is None else asdict(self.best)
+        return {**self.scores.as_dict(), "best": best}
+
+
+def evaluate(model: Model, images: Sequence[AnnotatedImage]) -> Evaluation:
+    """Segment whole images through the tiler and score the label maps."""
+    logits = [infer(model, entry.image) for entry in images]
+    objects = [entry.objects for entry in images]
+    scores = score_label_maps(
+        [model.manifest.decide(entry) for entry in logits],
+        objects,
+        [entry.semantic for entry in images],
+        model.manifest.architecture.num_classes,
+    )
+    best = best_threshold(logits, objects) if logits[0].shape[0] == 2 else None
+    return Evaluation(tuple(entry.name for entry in images), scores, best)
+
+
+def infer(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
+    """Give the logits (K, H, W) of a whole image (C, H, W), with the service's default tiles."""
+    geometry: Geometry = model.manifest.geometry
+    return segment(image, model, tile_edges(geometry, DEFAULT_TILE_EDGE), output="logits")
+
+
+def best_threshold(
+    logits: Sequence[NDArray[np.float32]], objects: Sequence[NDArray[np.int32]]
+) -> BestThreshold:
+    """Sweep the decision threshold of two-class logits (2, H, W)."""
+    return sweep_thresholds([softmax(entry)[1] for entry in logits], objects)
+
+
+def choose_images(model: Model, dataset: Dataset, *, everything: bool) -> Sequence[AnnotatedImage]:
+    """Leave out what the artefact was trained on, where it was trained on this data."""
+    record = model.manifest.training
+    if everything or dataset.sha256() != record.data_sha256:
+        return dataset.images
+    held_out = dataset.named(record.validation_images)
+    if not held_out:
+        raise DatasetError(
+            f"{model.manifest.name} was trained on every image of {dataset.path}; "
+            "score it on others, or take --all and call it a training score."
+        )
+    return held_out
+
+
+def table(evaluation: Evaluation, manifest_classes: Sequence[str]) -> str:
+    """Lay the scores out for a terminal."""
+    scores = evaluation.scores
+    rows = [
+        ("V_rand", f"{scores.v_rand:.6f}"),
+        ("V_info", f"{scores.v_info:.6f}"),
+        ("pixel error", f"{scores.pixel_error:.6f}"),
+        *(
+            (f"IoU {name}", f"{value:.6f}")
+            for name, value in zip(manifest_classes, scores.iou, strict=True)
+        ),
+    ]
+    if best := evaluation.best:
+        rows += [
+            (f"best V_rand, at threshold {best.threshold}", f"{best.v_rand:.6f}"),
+            (f"     V_info, at threshold {best.threshold}", f"{best.v_info:.6f}"),
+        ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("model", type=Path, help="an artefact")
+    parser.add_argument("data", type=Path, help="annotated images, in any form that fit reads")
+    parser.add_argument("--json", type=Path, help="write the scores to this file")
+    parser.add_argument("--all", action="store_true", help="score training images too")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = parser.parse_args()
+    try:
+        runtime = Runtime(arguments.model, arguments.device)
+        dataset = read_dataset(arguments.data)
+        images = choose_images(runtime, dataset, everything=arguments.all)
+        evaluation = evaluate(runtime, images)
+    except UNetError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    manifest = runtime.manifest
+    print(
+        f"{manifest.name} ({runtime.artefact.sha256[:12]}) on {runtime.provider}: "
+        f"{len(images)} of {len(dataset.images)} images of {dataset.path.name}"
+    )
+    print(table(evaluation, [entry.name for entry in manifest.classes]))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report(runtime, evaluation), indent=2) + "\n")
+    return 0
+
+
+def report(runtime: Runtime, evaluation: Evaluation) -> dict[str, Any]:
+    """Give scores and what they were measured on, as JSON holds them."""
+    return {
+        "model": runtime.manifest.name,
+        "sha256": runtime.artefact.sha256,
+        "provider": runtime.provider,
+        "precision": runtime.manifest.precision,
+        "images": list(evaluation.images),
+        "scores": evaluation.as_dict(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

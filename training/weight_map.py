@@ -1,0 +1,170 @@
+"""The weight of every pixel in the loss: class balance, and borders between touching objects.
+
+    w(x) = wc(x) + w0 · exp(-(d1(x) + d2(x))² / (2 sigma²))
+
+d1 and d2 are the distances of a background pixel to the nearest and the second nearest object, in
+px, measured to the centre of the object's nearest pixel: 1 for a pixel that touches the object.
+
+Source: Ronneberger et al. 2015, eq. 2.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.errors import DatasetError
+
+IntArray = NDArray[np.integer[Any]]
+
+BORDER_WEIGHT = 10.0
+"""The paper's w0: the weight of a border of no width."""
+
+BORDER_SIGMA = 5.0
+"""The paper's sigma in px: how fast the weight falls with the width of the border."""
+
+_REACH_SIGMAS = 8.0
+"""An object matters up to this many sigma away: beyond, its term is below exp(-32) · w0."""
+
+
+def objects_of(semantic: IntArray) -> NDArray[np.int32]:
+    """Gives the objects of a semantic label map: the components (4-connectivity) of its classes.
+
+    Class 0 is background. Touching pixels of different classes belong to different objects.
+
+    Args:
+        semantic: (H, W) integer classes.
+
+    Returns:
+        (H, W) int32 ids from 1, in order of class; 0 where the class is 0.
+
+    Raises:
+        ValueError: The label map is no (H, W) array of integers.
+        DatasetError: A class is negative.
+    """
+    _require_labels("semantic", semantic)
+    objects = np.zeros(semantic.shape, np.int32)
+    count = 0
+    for label in np.flatnonzero(np.bincount(semantic.ravel())):
+        if label == 0:
+            continue
+        components, found = ndimage.label(semantic == label)
+        objects += np.where(components > 0, components + count, 0)
+        count += found
+    return objects
+
+
+def class_weights(semantic_labels: Iterable[IntArray], num_classes: int) -> NDArray[np.float32]:
+    """Gives the weights that make all classes count alike: w_c = N / (K · n_c).
+
+    N is the number of pixels, n_c that of class c. The mean weight of all pixels is 1 where every
+    class occurs. A class that never occurs gets 0: no pixel of these labels carries its weight.
+
+    Args:
+        semantic_labels: (H, W) integer classes below `num_classes`, one array for each image.
+        num_classes: Number of classes, K.
+
+    Returns:
+        (K,) float32.
+
+    Raises:
+        ValueError: A label map is no (H, W) array of integers.
+        DatasetError: A class lies outside 0 … K - 1, or there is no pixel at all.
+    """
+    counts = np.zeros(num_classes, np.int64)
+    for semantic in semantic_labels:
+        _require_labels("semantic labels", semantic, num_classes)
+        counts += np.bincount(semantic.ravel(), minlength=num_classes)
+    if not counts.any():
+        raise DatasetError("class weights need labels with at least one pixel")
+    weights = counts.sum() / (num_classes * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 0.0).astype(np.float32)
+
+
+def border_weights(
+    objects: IntArray, *, w0: float = BORDER_WEIGHT, sigma: float = BORDER_SIGMA
+) -> NDArray[np.float32]:
+    """Gives the border term: high where the background between two objects is narrow.
+
+    Args:
+        objects: (H, W) integer object ids, 0 for background; an id may have several components.
+        w0: Weight of a border of no width.
+        sigma: Fall-off in px.
+
+    Returns:
+        (H, W) float32; 0 inside objects and where fewer than two objects are within 8 sigma.
+
+    Raises:
+        ValueError: The ids are no (H, W) array of integers, or sigma is not positive.
+        DatasetError: An id is negative.
+
+    Source: Ronneberger et al. 2015, eq. 2.
+    """
+    _require_labels("objects", objects)
+    if not sigma > 0.0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    nearest, second = _two_nearest(objects, reach=math.ceil(_REACH_SIGMAS * sigma))
+    term = w0 * np.exp(-np.square(nearest + second) / (2.0 * sigma**2))
+    return np.where(objects == 0, term, 0.0).astype(np.float32)
+
+
+def weight_map(
+    semantic: IntArray,
+    objects: IntArray,
+    class_weights: NDArray[np.float32],
+    *,
+    w0: float = BORDER_WEIGHT,
+    sigma: float = BORDER_SIGMA,
+) -> NDArray[np.float32]:
+    """Gives the weight of every pixel in the loss: the weight of its class and the border term.
+
+    Args:
+        semantic: (H, W) integer classes below K.
+        objects: (H, W) integer object ids, 0 for background.
+        class_weights: (K,) float32.
+        w0: Weight of a border of no width.
+        sigma: Fall-off in px.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        ValueError: An array has the wrong rank or type, their shapes differ, or sigma is not
+            positive.
+        DatasetError: A class lies outside 0 … K - 1, or an id is negative.
+
+    Source: Ronneberger et al. 2015, eq. 2.
+    """
+    if class_weights.ndim != 1:
+        raise ValueError(f"class_weights must be (K,), got {class_weights.shape}")
+    _require_labels("semantic", semantic, len(class_weights))
+    if semantic.shape != objects.shape:
+        raise ValueError(f"semantic {semantic.shape} and objects {objects.shape} differ in shape")
+    balance = class_weights.astype(np.float32)[semantic]
+    return balance + border_weights(objects, w0=w0, sigma=sigma)
+
+
+def _two_nearest(objects: IntArray, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gives the distances to the two nearest objects, inf where none is within reach."""
+    nearest = np.full(objects.shape, np.inf)
+    second = np.full(objects.shape, np.inf)
+    for label, box in enumerate(ndimage.find_objects(objects.astype(np.int64)), start=1):
+        if box is None:
+            continue
+        around = tuple(slice(max(s.start - reach, 0), s.stop + reach) for s in box)
+        distance = ndimage.distance_transform_edt(objects[around] != label)
+        second[around] = np.minimum(second[around], np.maximum(nearest[around], distance))
+        nearest[around] = np.minimum(nearest[around], distance)
+    return nearest, second
+
+
+def _require_labels(name: str, labels: IntArray, num_classes: int | None = None) -> None:
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name} must be (H, W) integer, got {labels.shape} {labels.dtype}")
+    if labels.size and labels.min() < 0:
+        raise DatasetError(f"{name} hold the negative id {labels.min()}")
+    if num_classes is not None and labels.size and labels.max() >= num_classes:
+        raise DatasetError(f"{name} hold class {labels.max()}, but there are {num_classes} classes")
