@@ -36,7 +36,7 @@ class Architecture:
         """
         if not 1 <= self.depth <= LARGEST_DEPTH:
             raise GeometryError(f"depth must be 1 to {LARGEST_DEPTH}; found {self.depth}.")
-        if self.num_classes < 2: 
+        if self.num_classes < 2:
             raise GeometryError(f"num_classes must be 2 or more; found {self.num_classes}.")
         for name in ("in_channels", "base_channels"):
             if getattr(self, name) < 1:

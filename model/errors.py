@@ -27,6 +27,7 @@ UNetError
 │   └── ParameterInvalid
 ├── ServiceUnavailable          the service cannot take this request now
 │   ├── ServiceBusy
+│   ├── ServiceNotReady
 │   ├── ServiceStopping
 │   └── InferenceFailed
 └── TrainingError               training cannot go on
@@ -202,6 +203,12 @@ class ServiceBusy(ServiceUnavailable):
     """As much work is waiting as the service allows."""
 
     code = "service-busy"
+
+
+class ServiceNotReady(ServiceUnavailable):
+    """A model is not warmed up yet, or could not be."""
+
+    code = "service-not-ready"
 
 
 class ServiceStopping(ServiceUnavailable):

@@ -12,7 +12,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.artefact import Artefact, Manifest, read_bytes, read_manifest, verify_digest, verify_ports
+from model.artefact import (
+    Artefact,
+    Manifest,
+    read_bytes,
+    read_manifest,
+    verify_digest,
+    verify_ports,
+)
 from model.errors import ArtefactDamaged, DeviceError, InferenceFailed
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -62,9 +62,7 @@ class Segmentation:
             output: Class ids, or the logits of every class.
         """
         image = match_channels(image, manifest.architecture.in_channels)
-        plan = plan_tiles(
-            (image.shape[1], image.shape[2]), manifest.geometry, edges, region=region
-        )
+        plan = plan_tiles((image.shape[1], image.shape[2]), manifest.geometry, edges, region=region)
         shape = plan.region.shape
         canvas: NDArray[Any] = (
             np.zeros(shape, np.uint8)

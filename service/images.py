@@ -1,8 +1,8 @@
 """An image's bytes, read as an array.
 
 A hostile file attacks the parser through what it says about itself: metadata that unpacks to
-gigabytes, directories that loop, names of other files. So each format is first walked here, by rules
-of a few lines, and the library that decodes it is shown only the parts that carry pixels:
+gigabytes, directories that loop, names of other files. So each format is first walked here, by
+rules of a few lines, and the library that decodes it is shown only the parts that carry pixels:
 
     bytes -> walk -> size, orientation -> limits -> pixel-carrying parts -> library -> (C, H, W)
 
@@ -12,12 +12,12 @@ Whatever a library raises becomes `ImageUnreadable` in one place, `_reading`.
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
-from math import ceil
+from math import ceil, prod
 from typing import Any, Literal
 
 import imagecodecs
@@ -58,6 +58,7 @@ _MAX_JPEG_SCANS = 100
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - _JPEG_FRAMES - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN, _JPEG_END, _JPEG_EXIF = 0xDA, 0xD9, 0xE1
+_EXIF_PREFIX = b"Exif\0\0"
 _JPEG_METADATA = frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE} | {0xFE}
 """All application segments and comments but JFIF and Adobe, which tell the colour space."""
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
@@ -66,31 +67,33 @@ _JPEG_WINDOW = 1 << 20
 
 _MAX_TIFF_ENTRIES = 1024
 _MAX_TIFF_PAGES = 1000
+_MAX_TIFF_SEGMENTS = 200_000
 _MAX_TIFF_PADDING_BYTES = 64 * 2**20
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}
-_TIFF_COMPRESSIONS = frozenset({1, 5, 7, 8, 32773, 32946, 50000})
-_TIFF_NO_COMPRESSION, _TIFF_JPEG = 1, 7
-_TIFF_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
-"""Samples of a pixel, without alpha, for each photometric interpretation that is read."""
-_TIFF_WHITE_IS_ZERO, _TIFF_PALETTE, _TIFF_CMYK, _TIFF_YCBCR = 0, 3, 5, 6
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_TIFF_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946, 50000})
+_TIFF_UNCOMPRESSED = 1
+_TIFF_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}
+"""Samples of a pixel, without alpha, of each photometric interpretation that is read."""
+_TIFF_WHITE_IS_ZERO, _TIFF_PALETTE, _TIFF_CMYK = 0, 3, 5
 _TIFF_NUMBERS = {1: "unsigned integer", 2: "signed integer", 3: "floating-point"}
-_TIFF_DEPTHS = {1: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {16, 32, 64}}
+_TIFF_BITS = {1: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {16, 32, 64}}
+_IMAGEJ_PLANES = re.compile(rb"^images=(\d{1,9})\b", re.MULTILINE)
+_TIFFFILE_PLANES = re.compile(rb'\{"shape": \[([\d, ]{1,99})\].*"truncated": true')
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
-_DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP = 270, 273, 274, 277, 278
-_STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH = 279, 284, 317, 320, 322
-_TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _INK_SET, _EXTRA_SAMPLES = 323, 324, 325, 332, 338
-_SAMPLE_FORMAT, _JPEG_TABLES, _SUBSAMPLING, _DEPTH, _STK_PLANES = 339, 347, 530, 32997, 33629
-_NEW_SUBFILE_TYPE = 254
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_FILL_ORDER, _DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES = 266, 270, 273, 274, 277
+_STRIP_ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOUR_MAP = 278, 279, 284, 317, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _INK_SET = 322, 323, 324, 325, 332
+_EXTRA_SAMPLES, _SAMPLE_FORMAT, _DEPTH, _STK_PLANES = 338, 339, 32997, 33629
 
 _TIFF_TAGS = {
     **dict.fromkeys((_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION), 1),
-    **dict.fromkeys((_SAMPLES, _ROWS_PER_STRIP, _PLANAR, _PREDICTOR, _INK_SET, _DEPTH), 1),
+    **dict.fromkeys((_SAMPLES, _STRIP_ROWS, _PLANAR, _PREDICTOR, _INK_SET, _DEPTH), 1),
     **dict.fromkeys((_TILE_WIDTH, _TILE_HEIGHT), 1),
-    **dict.fromkeys((_BITS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING), 8),
-    **dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES), 200_000),
+    **dict.fromkeys((_BITS, _EXTRA_SAMPLES, _SAMPLE_FORMAT), 8),
+    **dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES), _MAX_TIFF_SEGMENTS),
+    **dict.fromkeys((_TILE_OFFSETS, _TILE_BYTES), _MAX_TIFF_SEGMENTS),
     _COLOUR_MAP: 3 * 2**16,
-    _JPEG_TABLES: 2**16,
 }
 """The tags that say how pixels are stored, each with the most values that it may have."""
 
@@ -163,7 +166,7 @@ def _reading(format_: Format) -> Iterator[None]:
         yield
     except UNetError:
         raise
-    except Exception as exc:  # noqa: BLE001 - parsers of hostile bytes raise nearly anything
+    except Exception as exc:
         raise _damaged(format_) from exc
 
 
@@ -222,7 +225,7 @@ def _channels_first(pixels: Pixels) -> Pixels:
 
 
 def _cmyk_to_rgb(inks: Pixels) -> Pixels:
-    """Mix (4, H, W) unsigned inks, full ink being the largest value, to (3, H, W) of their depth."""
+    """Mix (4, H, W) unsigned inks, the largest value being full ink, to (3, H, W) as deep."""
     full = int(np.iinfo(inks.dtype).max)
     rgb = np.empty((3, *inks.shape[1:]), inks.dtype)
     black = np.invert(inks[3]).astype(np.uint32)
@@ -322,9 +325,9 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
             frame = _jpeg_frame(data, position)
         elif marker in _JPEG_FRAMES or marker in _JPEG_OTHER_FRAMES:
             raise ImageUnreadable(f"The JPEG has a frame of a kind that is not read: {marker:X}.")
-        elif marker == _JPEG_EXIF and not exif and data.startswith(b"Exif\0\0", position + 4):
+        elif marker == _JPEG_EXIF and not exif and data.startswith(_EXIF_PREFIX, position + 4):
             (length,) = struct.unpack_from(">H", data, position + 2)
-            exif = data[position + 10 : position + 2 + length]
+            exif = data[position + 4 : position + 2 + length]
         elif marker == _JPEG_SCAN:
             break
     if frame is None:
@@ -430,7 +433,7 @@ class _TiffPage:
     @property
     def compression(self) -> int:
         """How strips or tiles are packed."""
-        return self.number(_COMPRESSION, _TIFF_NO_COMPRESSION)
+        return self.number(_COMPRESSION, _TIFF_UNCOMPRESSED)
 
     @property
     def planes(self) -> int:
@@ -447,7 +450,7 @@ class _TiffPage:
         """Rows and columns of a tile or strip, in px."""
         if self.is_tiled:
             return self.number(_TILE_HEIGHT), self.number(_TILE_WIDTH)
-        return min(self.number(_ROWS_PER_STRIP, self.height), self.height), self.width
+        return min(self.number(_STRIP_ROWS, self.height), self.height), self.width
 
     @property
     def segments(self) -> list[tuple[int, int]]:
@@ -493,6 +496,7 @@ def _tiff_values(
 
 def _exif_orientation(exif: bytes) -> int:
     """Read the orientation from an EXIF block, which is a small TIFF: 1 where there is none."""
+    exif = exif.removeprefix(_EXIF_PREFIX)
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
     layout = _tiff_layout(exif)
@@ -559,7 +563,7 @@ def _hidden_planes(data: bytes, page: _TiffPage) -> int:
         text = data[offset : offset + min(count, 2**16)]
         if text.startswith(b"ImageJ=") and (found := _IMAGEJ_PLANES.search(text)):
             planes.append(int(found[1]))
-        if found := _TIFFFILE_SHAPE.match(text):
+        if found := _TIFFFILE_PLANES.match(text):
             size = page.height * page.width * page.samples
             planes.append(prod(int(edge) for edge in found[1].split(b",")) // max(size, 1))
     return max(planes)
@@ -568,7 +572,7 @@ def _hidden_planes(data: bytes, page: _TiffPage) -> int:
 def _check_tiff_numbers(page: _TiffPage) -> None:
     kinds = set(page.values.get(_SAMPLE_FORMAT, (1,)))
     bits = set(page.values.get(_BITS, (1,)))
-    if len(kinds) > 1 or len(bits) > 1 or not bits <= _TIFF_DEPTHS.get(min(kinds), set()):
+    if len(kinds) > 1 or len(bits) > 1 or not bits <= _TIFF_BITS.get(min(kinds), set()):
         found = f"{sorted(bits)}-bit samples of formats {sorted(kinds)}"
         if len(kinds) == len(bits) == 1:
             kind = _TIFF_NUMBERS.get(min(kinds), f"format {min(kinds)}")
@@ -580,16 +584,16 @@ def _check_tiff_numbers(page: _TiffPage) -> None:
         names = {member.value: f" ({member.name})" for member in COMPRESSION}
         raise ImageUnreadable(
             f"The TIFF has compression {page.compression}{names.get(page.compression, '')}; "
-            "none, LZW, deflate, PackBits, Zstandard and JPEG are read."
+            "none, LZW, deflate, PackBits and Zstandard are read."
         )
 
 
 def _check_tiff_colours(page: _TiffPage) -> None:
-    colours = _TIFF_SAMPLES.get(page.photometric)
+    colours = _TIFF_COLOURS.get(page.photometric)
     if colours is None or page.number(_INK_SET, 1) != 1:
         raise ImageUnreadable(
             f"The TIFF has photometric interpretation {page.photometric}; "
-            "grey, RGB, palette, CMYK and YCbCr are read."
+            "grey, RGB, palette and CMYK are read."
         )
     alpha = page.samples - colours
     is_alpha = page.number(_EXTRA_SAMPLES, 0) in (1, 2)
@@ -598,24 +602,21 @@ def _check_tiff_colours(page: _TiffPage) -> None:
             f"The TIFF has {page.samples} samples a pixel where its photometric interpretation "
             f"{page.photometric} has {colours}, or {colours + 1} with alpha."
         )
-    if not _is_read_together(page, alpha):
+    if not _is_read_together(page):
         raise ImageUnreadable(
-            f"The TIFF joins photometric interpretation {page.photometric}, compression "
-            f"{page.compression} and {page.samples} samples of {page.bits} bits in a form that is "
-            "not read."
+            f"The TIFF has photometric interpretation {page.photometric} with samples of "
+            f"{page.bits} bits in a form that is not read."
         )
 
 
-def _is_read_together(page: _TiffPage, alpha: int) -> bool:
-    """Tell whether colours, bits and compression go together."""
-    if page.compression == _TIFF_JPEG:
-        return page.bits == 8 and not alpha and page.planes == 1 and page.photometric in (1, 2, 6)
+def _is_read_together(page: _TiffPage) -> bool:
+    """Tell whether colours, numbers and bits go together."""
+    if page.bits < 8 and page.samples > 1:
+        return False
+    is_unsigned = page.number(_SAMPLE_FORMAT, 1) == 1
     if page.photometric == _TIFF_PALETTE:
-        return page.bits <= 16 and len(page.values.get(_COLOUR_MAP, ())) == 3 << page.bits
-    if page.photometric in (_TIFF_WHITE_IS_ZERO, _TIFF_CMYK):
-        is_integer = page.number(_SAMPLE_FORMAT, 1) == 1
-        return is_integer and (page.bits >= 8 or page.samples == 1)
-    return page.photometric != _TIFF_YCBCR and (page.bits >= 8 or page.samples == 1)
+        return is_unsigned and len(page.values.get(_COLOUR_MAP, ())) == 3 << page.bits
+    return is_unsigned or page.photometric not in (_TIFF_WHITE_IS_ZERO, _TIFF_CMYK)
 
 
 def _check_tiff_segments(data: bytes, page: _TiffPage) -> None:
@@ -637,21 +638,68 @@ def _check_tiff_segments(data: bytes, page: _TiffPage) -> None:
             f"The TIFF's tiles hold {decoded_bytes:,} bytes for an image of {image_bytes:,}."
         )
     needed = decoded_bytes if page.is_tiled else image_bytes
-    if page.compression == _TIFF_NO_COMPRESSION and sum(size for _, size in segments) < needed:
+    if page.compression == _TIFF_UNCOMPRESSED and sum(size for _, size in segments) < needed:
         raise _damaged("tiff")
-    if page.compression == _TIFF_JPEG:
-        _check_tiff_jpegs(data, page)
 
 
-def _check_tiff_jpegs(data: bytes, page: _TiffPage) -> None:
-    """Hold every JPEG inside a TIFF to the size that the TIFF gives it."""
-    rows, columns = page.segment_size
-    last_rows = rows if page.is_tiled else page.height % rows or rows
-    for start, size in page.segments:
-        segment = data[start : start + size]
-        frame = [_jpeg_frame(segment, at) for kind, at in _jpeg_markers(segment) if kind in _JPEG_FRAMES]
-        ...
+def _tiff_pixel_tags(data: bytes, page: _TiffPage) -> bytes:
+    """Give the TIFF a directory of nothing but the tags that say how pixels are stored."""
+    layout = page.layout
+    entries = [struct.pack(layout.entry, *page.entries[tag]) for tag in sorted(page.values)]
+    start = 8 if layout.big else 4
+    return b"".join(
+        [
+            data[:start],
+            struct.pack(layout.offset, len(data)),
+            memoryview(data)[start + struct.calcsize(layout.offset) :],
+            struct.pack(layout.count, len(entries)),
+            *entries,
+            struct.pack(layout.offset, 0),
+        ]
+    )
 
 
-_HEADER_READERS = {"png": _png_header, "jpeg": _jpeg_header, "tiff": _tiff_header}
-_DECODERS = {"png": _decode_png, "jpeg": _decode_jpeg, "tiff": _decode_tiff}
+def _decode_tiff(data: bytes) -> Pixels:
+    page = _tiff_page(data)
+    with TiffFile(BytesIO(_tiff_pixel_tags(data, page))) as tiff:
+        stored = tiff.pages.first.asarray(squeeze=False, maxworkers=1)
+    samples = np.moveaxis(stored[0, 0], 2, 0) if page.planes == 1 else stored[:, 0, :, :, 0]
+    return _tiff_numbers(_tiff_colours(samples, page))
+
+
+def _tiff_colours(samples: Pixels, page: _TiffPage) -> Pixels:
+    """Turn stored (samples, H, W) into grey or RGB (C, H, W)."""
+    if page.photometric == _TIFF_PALETTE:
+        colour_map = np.array(page.values[_COLOUR_MAP], np.uint16).reshape(3, -1)
+        return colour_map[:, samples[0]]
+    if page.photometric == _TIFF_CMYK:
+        return _cmyk_to_rgb(samples[:4])
+    grey_or_rgb = samples[: _TIFF_COLOURS[page.photometric]]
+    if page.bits < 8:
+        grey_or_rgb = grey_or_rgb * np.uint8(255 // (2**page.bits - 1))
+    return np.invert(grey_or_rgb) if page.photometric == _TIFF_WHITE_IS_ZERO else grey_or_rgb
+
+
+def _tiff_numbers(pixels: Pixels) -> Pixels:
+    """Turn every floating-point type into float32, and foreign byte order into this machine's."""
+    # What float32 cannot hold becomes infinite, and is then refused as such.
+    with np.errstate(over="ignore"):
+        wanted = (
+            np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
+        )
+        return pixels.astype(wanted, copy=False)
+
+
+_HEADER_READERS: dict[Format, Callable[[bytes], tuple[int, int, int]]] = {
+    "png": _png_header,
+    "jpeg": _jpeg_header,
+    "tiff": _tiff_header,
+}
+"""For each format: stored height, stored width and orientation."""
+
+_DECODERS: dict[Format, Callable[[bytes], Pixels]] = {
+    "png": _decode_png,
+    "jpeg": _decode_jpeg,
+    "tiff": _decode_tiff,
+}
+"""For each format: stored (C, H, W), not yet upright."""

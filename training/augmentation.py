@@ -49,7 +49,11 @@ class Batch:
 
 
 def draw_batch(
-    images: Sequence[TrainingImage], size: int, edge: int, geometry: Geometry, random: torch.Generator
+    images: Sequence[TrainingImage],
+    size: int,
+    edge: int,
+    geometry: Geometry,
+    random: torch.Generator,
 ) -> Batch:
     """Draw tiles from random images, at random places, randomly warped.
 
@@ -67,10 +71,16 @@ def draw_batch(
     places = warp(sizes, edge, random)
     inner = places[:, geometry.halo : edge - geometry.halo, geometry.halo : edge - geometry.halo]
     pixels = torch.stack(
-        [sample(image.pixels, place, "bilinear") for image, place in zip(picked, places, strict=True)]
+        [
+            sample(image.pixels, place, "bilinear")
+            for image, place in zip(picked, places, strict=True)
+        ]
     )
     targets = torch.stack(
-        [sample(image.targets, place, "nearest") for image, place in zip(picked, inner, strict=True)]
+        [
+            sample(image.targets, place, "nearest")
+            for image, place in zip(picked, inner, strict=True)
+        ]
     )
     return Batch(vary_intensity(pixels, random), targets[:, 0].long(), targets[:, 1])
 

@@ -147,7 +147,11 @@ def check_parity(network: UNet, graph: bytes) -> None:
     small = Geometry(architecture.depth).smallest_edge
     step = Geometry(architecture.depth).stride
     random = torch.Generator().manual_seed(0)
-    for batch, height, width in ((1, small, small), (2, small + step, small + 4 * step), (3, small + 2 * step, small)):
+    for batch, height, width in (
+        (1, small, small),
+        (2, small + step, small + 4 * step),
+        (3, small + 2 * step, small),
+    ):
         tile = torch.randn(batch, architecture.in_channels, height, width, generator=random)
         with torch.no_grad():
             expected = network(tile).numpy()

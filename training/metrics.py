@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import DatasetError
+from training.weight_map import objects_of
 
 IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.floating[Any]]
@@ -140,13 +141,7 @@ def thin_borders(interior: NDArray[np.bool_]) -> NDArray[np.int32]:
         raise ValueError(f"interior must be (H, W) bool, got {interior.shape} {interior.dtype}")
     components = np.zeros(interior.shape, np.int32)
     ndimage.label(interior, output=components)
-    if interior.all() or not interior.any():
-        return components
-    rows, columns = ndimage.distance_transform_edt(
-        ~interior, return_distances=False, return_indices=True
-    )
-    segments: NDArray[np.int32] = components[rows, columns]
-    return segments
+    return _spread(components)
 
 
 def rand_score(segments: IntArray, reference: IntArray) -> float:
@@ -240,7 +235,7 @@ def sweep_thresholds(
     Args:
         probabilities: (H, W) float of class 1 for each image, in [0, 1].
         references: (H, W) integer object ids for each image, 0 outside objects.
-        thresholds: Candidates; a pixel is interior where its probability is above.
+        thresholds: Candidates; a pixel is interior where its probability is at least that.
 
     Raises:
         ValueError: An array has the wrong rank, type or shape.
@@ -271,30 +266,18 @@ def score_images(
         probabilities: (H, W) float of class 1 for each image, in [0, 1].
         object_labels: (H, W) integer object ids for each image, 0 outside objects.
         semantic_labels: (H, W) integer classes 0 and 1 for each image.
-        threshold: A pixel is class 1 where its probability is above; None takes the best of a
-            sweep over `THRESHOLDS`, which is a fair score only of images it was not tuned for.
+        threshold: A pixel is class 1 where its probability is at least that; None takes the best
+            of a sweep over `THRESHOLDS`, a fair score only of images it was not tuned for.
 
     Raises:
         ValueError: An array has the wrong rank, type or shape.
         DatasetError: No image, unequal numbers of arrays, a class above 1, or a sweep over images
             without any object.
     """
-    _require_same_number(
-        probabilities=probabilities, object_labels=object_labels, semantic_labels=semantic_labels
-    )
     if threshold is None:
         threshold = sweep_thresholds(probabilities, object_labels).threshold
-    v_rand, v_info = _mean_partition_scores(probabilities, object_labels, threshold)
     labels = [_interior(values, threshold).astype(np.uint8) for values in probabilities]
-    pairs = list(zip(labels, semantic_labels, strict=True))
-    by_class = zip(*(intersection_over_union(*pair, num_classes=2) for pair in pairs), strict=True)
-    return Scores(
-        v_rand=v_rand,
-        v_info=v_info,
-        pixel_error=_mean_defined(pixel_error(*pair) for pair in pairs),
-        iou=tuple(_mean_defined(values) for values in by_class),
-        images=len(pairs),
-    )
+    return score_label_maps(labels, object_labels, semantic_labels, num_classes=2)
 
 
 def score_label_maps(
@@ -303,7 +286,10 @@ def score_label_maps(
     semantic: Sequence[IntArray],
     num_classes: int,
 ) -> Scores:
-    """Scores label maps, as means over the images; all classes but 0 are interior.
+    """Scores label maps, as means over the images.
+
+    Segments are the components of every class but 0, with borders as thin as `thin_borders` makes
+    them; so touching objects of different classes are told apart, as `objects_of` does.
 
     An image without an annotated object has no V_rand and V_info and is left out of their means.
 
@@ -319,7 +305,7 @@ def score_label_maps(
     """
     _require_same_number(labels=labels, objects=objects, semantic=semantic)
     tables = [
-        Contingency.of(thin_borders(found != 0), reference)
+        Contingency.of(_spread(objects_of(found)), reference)
         for found, reference in zip(labels, objects, strict=True)
     ]
     pairs = list(zip(labels, semantic, strict=True))
@@ -331,6 +317,17 @@ def score_label_maps(
         iou=tuple(_mean_defined(values) for values in by_class),
         images=len(pairs),
     )
+
+
+def _spread(components: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Gives every pixel without an id the id that is nearest to it."""
+    if components.all() or not components.any():
+        return components
+    rows, columns = ndimage.distance_transform_edt(
+        components == 0, return_distances=False, return_indices=True
+    )
+    segments: NDArray[np.int32] = components[rows, columns]
+    return segments
 
 
 def _mean_partition_scores(
@@ -349,7 +346,7 @@ def _mean_partition_scores(
 def _interior(probabilities: FloatArray, threshold: float) -> NDArray[np.bool_]:
     if probabilities.ndim != 2:
         raise ValueError(f"probabilities must be (H, W), got {probabilities.shape}")
-    return np.asarray(probabilities > threshold, dtype=np.bool_)
+    return np.asarray(probabilities >= threshold, dtype=np.bool_)
 
 
 def _compact(ids: IntArray) -> NDArray[np.intp]:

@@ -20,6 +20,7 @@ from training.metrics import (
     pixel_error,
     rand_score,
     score_images,
+    score_label_maps,
     sweep_thresholds,
     thin_borders,
 )
@@ -263,7 +264,6 @@ def test_unequal_numbers_of_arrays_are_refused_by_their_counts() -> None:
 def test_images_are_scored_at_the_given_threshold() -> None:
     probabilities, reference = ramp(0.82)
     scores = score_images([probabilities], [reference], [(reference > 0).astype(int)], 0.5)
-    assert scores.threshold == 0.5
     assert scores.v_rand == pytest.approx(2 / 3)
     assert scores.pixel_error == pytest.approx(1 / 21)
     assert scores.iou == pytest.approx((0.0, 20 / 21))
@@ -272,12 +272,36 @@ def test_images_are_scored_at_the_given_threshold() -> None:
 def test_without_a_threshold_images_are_scored_at_the_best_of_a_sweep() -> None:
     probabilities, reference = ramp(0.82)
     scores = score_images([probabilities], [reference], [(reference > 0).astype(int)])
-    assert scores == Scores(1.0, 1.0, 0.85, 0.0, (1.0, 1.0), 1)
+    assert scores == Scores(1.0, 1.0, 0.0, (1.0, 1.0), 1)
 
 
-def test_a_pixel_at_the_threshold_is_not_interior() -> None:
-    half = np.full((4, 4), 0.5, np.float32)
-    assert score_images([half], [np.ones((4, 4), int)], [np.zeros((4, 4), int)], 0.5).iou[0] == 1.0
+def test_a_pixel_at_the_threshold_is_interior() -> None:
+    half, ones = np.full((4, 4), 0.5, np.float32), np.ones((4, 4), int)
+    assert score_images([half], [ones], [ones], 0.5).pixel_error == 0.0
+
+
+def test_the_scores_of_a_label_map_are_those_of_its_thinned_segments() -> None:
+    rng = np.random.default_rng(0)
+    reference = with_borders(blocks(0, 6))
+    semantic = (reference > 0).astype(int)
+    labels = (ndimage.gaussian_filter(semantic + rng.normal(0, 1, semantic.shape), 1) > 0.6) + 0
+    scores = score_label_maps([labels], [reference], [semantic], 2)
+    segments = thin_borders(labels == 1)
+    assert scores.v_rand == rand_score(segments, reference) < 1.0
+    assert scores.v_info == information_score(segments, reference) < 1.0
+    assert scores.pixel_error == pixel_error(labels, semantic) > 0.0
+    assert scores.iou == intersection_over_union(labels, semantic, 2)
+
+
+def test_touching_objects_of_different_classes_are_told_apart() -> None:
+    semantic = np.repeat([[1, 1, 2, 2]], 4, axis=0)
+    assert score_label_maps([semantic], [semantic], [semantic], 3).v_rand == 1.0
+
+
+def test_label_maps_with_a_class_out_of_range_are_refused() -> None:
+    ones = np.ones((4, 4), int)
+    with pytest.raises(DatasetError, match="labels hold a class outside 0…1"):
+        score_label_maps([ones * 2], [ones], [ones], 2)
 
 
 def test_an_image_without_objects_is_left_out_of_the_means_of_partition_scores() -> None:
@@ -298,7 +322,6 @@ def test_scores_without_a_value_become_null_in_json() -> None:
     assert json.loads(json.dumps(scores.as_dict(), allow_nan=False)) == {
         "v_rand": None,
         "v_info": None,
-        "threshold": 0.5,
         "pixel_error": 0.0,
         "iou": [1.0, None],
         "images": 1,

@@ -1,0 +1,34 @@
+"""`python -m service`: read the settings, open the models, serve."""
+
+import logging
+import sys
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from model.errors import UNetError
+from service.app import create_app
+from service.server import Server
+from service.settings import Settings
+
+
+def main() -> int:
+    """Serve until a signal comes; 1 if it cannot be served, 2 if a setting is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        settings = CliApp.run(Settings)
+    except ValidationError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    try:
+        app = create_app(settings)
+    except UNetError as exc:
+        print(f"cannot serve: {exc}", file=sys.stderr)
+        return 1
+    server = Server(app, settings)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The application: settings and models in, an ASGI application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+
+import anyio
+from fastapi import FastAPI
+
+from service import errors, routes
+from service.admission import Admission
+from service.lifecycle import Lifecycle, RequestScope
+from service.models import Models
+from service.settings import Settings
+from service.state import State
+
+PIXEL_THREADS = 2
+"""Images decoded or encoded at a time: each holds a few bytes a pixel while it is."""
+
+
+def create_app(settings: Settings | None = None, models: Models | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: None reads the environment.
+        models: None opens those that the settings name.
+
+    Raises:
+        UNetError: if a model cannot be served as the settings ask.
+    """
+    settings = settings or Settings()
+    models = models or Models.open(settings)
+    lifecycle = Lifecycle()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = State(
+            settings,
+            models,
+            Admission(settings.max_pending_requests, settings.max_pending_pixels),
+            lifecycle,
+            anyio.CapacityLimiter(PIXEL_THREADS),
+        )
+        models.start()
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(models.stop)
+
+    app = FastAPI(
+        title="U-Net service",
+        version=metadata.version("unet-service"),
+        description="An image of any size in, a mask of the same size out, without seams.",
+        lifespan=lifespan,
+    )
+    app.state.lifecycle = lifecycle
+    app.include_router(routes.router)
+    errors.install(app)
+    app.add_middleware(RequestScope, lifecycle=lifecycle)
+    return app

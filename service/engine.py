@@ -1,0 +1,178 @@
+"""The engine: tiles of many requests, run in fair turns by one thread that owns the session."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import InferenceFailed, ServiceStopping
+from model.runtime import Runtime
+from model.segmentation import Segmentation
+from model.tiling import Tile
+from service.schemas import State
+
+TILES_A_RUN = {"cpu": 1, "cuda": 4}
+"""A CPU gains nothing from a batch; a GPU does."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A finished label map and where its time went."""
+
+    labels: NDArray[np.uint8]
+    """(H, W) class ids."""
+    queue_s: float
+    """Time in which other requests had their turn."""
+    inference_s: float
+    """Time in which this image's tiles were read, run and written."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    work: Segmentation
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Segmented]
+    tiles: deque[Tile]
+    submitted: float = field(default_factory=time.perf_counter)
+    inference_s: float = 0.0
+    abandoned: bool = False
+
+    def finish(self) -> None:
+        elapsed = time.perf_counter() - self.submitted
+        self._settle(Segmented(self.work.canvas, elapsed - self.inference_s, self.inference_s))
+
+    def fail(self, error: Exception) -> None:
+        self.abandoned = True
+        self._settle(error)
+
+    def _settle(self, outcome: Segmented | Exception) -> None:
+        def settle() -> None:
+            if self.future.done():
+                return
+            if isinstance(outcome, Exception):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+
+        try:
+            self.loop.call_soon_threadsafe(settle)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            log.debug("an answer came after its event loop had ended")
+
+
+class Engine:
+    """Runs the tiles of one model.
+
+    Every turn takes tiles of the image that has waited longest for one, and of others whose tiles
+    have the same shape where the device gains from a batch. So a large image delays a small one by
+    one turn, not by its size. What nobody waits for any more is dropped before it costs a turn.
+    """
+
+    def __init__(self, runtime: Runtime, edges: Sequence[int]) -> None:
+        self.runtime = runtime
+        self.edges = tuple(edges)
+        self.state: State = "warming-up"
+        self._tiles_a_run = TILES_A_RUN[runtime.provider]
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        name = f"engine {runtime.manifest.name}"
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; it warms up every tile shape before the first turn."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its turn; whoever still waits is told so."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    async def segment(self, work: Segmentation) -> Segmented:
+        """Run an image's tiles in turn with all others.
+
+        Raises:
+            InferenceFailed: if the runtime fails on one of its tiles.
+            ServiceStopping: if the engine stops before it is done.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop, loop.create_future(), deque(work.plan.tiles))
+        with self._changed:
+            if self._stopping:
+                raise ServiceStopping("The service is stopping.")
+            self._jobs.append(job)
+            self._changed.notify()
+        try:
+            return await job.future
+        finally:
+            job.abandoned = True
+
+    def _work(self) -> None:
+        try:
+            self.runtime.warm_up(self.edges)
+            self.state = "ready"
+        except InferenceFailed:
+            log.exception("%s did not warm up", self._thread.name)
+            self.state = "failed"
+        while turn := self._next_turn():
+            self._run(turn)
+
+    def _next_turn(self) -> list[tuple[_Job, Tile]]:
+        """Wait for work and take one batch of it; an empty list is the end."""
+        with self._changed:
+            while True:
+                self._drop_abandoned()
+                if self._stopping:
+                    for job in self._jobs:
+                        job.fail(ServiceStopping("The service is stopping."))
+                    return []
+                if self._jobs:
+                    return self._take()
+                self._changed.wait()
+
+    def _drop_abandoned(self) -> None:
+        self._jobs = deque(job for job in self._jobs if not job.abandoned)
+
+    def _take(self) -> list[tuple[_Job, Tile]]:
+        """Take tiles of one shape; whoever gave some goes to the end of the row."""
+        edge = self._jobs[0].work.plan.edge
+        turn: list[tuple[_Job, Tile]] = []
+        for job in [job for job in self._jobs if job.work.plan.edge == edge]:
+            self._jobs.remove(job)
+            while job.tiles and len(turn) < self._tiles_a_run:
+                turn.append((job, job.tiles.popleft()))
+            if job.tiles:
+                self._jobs.append(job)
+            if len(turn) == self._tiles_a_run:
+                break
+        return turn
+
+    def _run(self, turn: Sequence[tuple[_Job, Tile]]) -> None:
+        began = time.perf_counter()
+        try:
+            batch = np.stack([job.work.read(tile) for job, tile in turn])
+            for (job, tile), logits in zip(turn, self.runtime.run(batch), strict=True):
+                job.work.write(tile, logits)
+        except Exception as exc:
+            log.exception("a turn of %d tile(s) failed", len(turn))
+            error = InferenceFailed("The model failed on this image.")
+            error.__cause__ = exc
+            for job, _ in turn:
+                job.fail(error)
+            return
+        share = (time.perf_counter() - began) / len(turn)
+        for job, _ in turn:
+            job.inference_s += share
+        for job in {job for job, _ in turn if not job.tiles}:
+            job.finish()

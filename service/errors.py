@@ -1,0 +1,103 @@
+"""What the errors mean to HTTP: `application/problem+json` on every 4xx and 5xx (RFC 9457)."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from model import errors
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+
+STATUSES: dict[type[errors.UNetError], HTTPStatus] = {
+    errors.UNetError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ImageError: HTTPStatus.BAD_REQUEST,
+    errors.ImageTypeRefused: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.ImagePagesRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageValuesInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RequestError: HTTPStatus.BAD_REQUEST,
+    errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
+    errors.ModelNotFound: HTTPStatus.NOT_FOUND,
+    errors.FormatNotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.ParameterInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ServiceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ServiceBusy: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""A class that is not named has the status of the nearest one above it."""
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error that routes raise as a problem."""
+    app.exception_handler(errors.UNetError)(_answer_domain_error)
+    app.exception_handler(HTTPException)(_answer_http_error)
+    app.exception_handler(RequestValidationError)(_answer_invalid_parameters)
+
+
+def status_of(error: errors.UNetError) -> HTTPStatus:
+    """The status of an error, or of the nearest class above it."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def problem(
+    request_id: str, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Build a problem; `code` makes its stable type, `request_id` finds it in the log."""
+    content = {
+        "type": f"urn:unet-service:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
+
+
+def fault(request_id: str) -> JSONResponse:
+    """Build the problem of a fault of ours: it says nothing of what is inside."""
+    detail = "The service failed. Its log has the reason under this request id."
+    return problem(request_id, HTTPStatus.INTERNAL_SERVER_ERROR, "fault", detail)
+
+
+async def _answer_domain_error(request: Request, error: errors.UNetError) -> JSONResponse:
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.ServiceUnavailable) and status != STATUSES[errors.InferenceFailed]:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, errors.ServiceStopping | errors.UploadStalled):
+        headers["Connection"] = "close"
+    return problem(request.state.request_id, status, error.code, str(error), headers)
+
+
+async def _answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    found = f"{request.method} {request.url.path}"
+    detail = {
+        HTTPStatus.NOT_FOUND: f"There is nothing at {found}; /docs lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{found} is not offered; /docs lists what is.",
+    }.get(HTTPStatus(error.status_code), str(error.detail))
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    headers = dict(error.headers or {})
+    return problem(request.state.request_id, error.status_code, code, detail, headers)
+
+
+async def _answer_invalid_parameters(
+    request: Request, error: RequestValidationError
+) -> JSONResponse:
+    detail = " ".join(_describe(entry) for entry in error.errors())
+    code = errors.ParameterInvalid.code
+    return problem(
+        request.state.request_id, HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{detail} See /docs."
+    )
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in entry["loc"][1:])[:64]
+    if entry["type"] == "extra_forbidden":
+        return f"There is no parameter {name!r}."
+    return f"The parameter {name!r} is {str(entry.get('input'))[:64]!r}: {entry['msg']}."

@@ -1,0 +1,67 @@
+"""What `/docs` says that cannot be read off the routes' signatures."""
+
+from typing import Any
+
+from service.schemas import Problem, SegmentAnswer
+
+_FILE = {"type": "string", "format": "binary"}
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "What was found, and what to do about it."},
+    "5XX": {"model": Problem, "description": "A fault of the service, or no room for now."},
+}
+
+SEGMENT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {**_FILE, "description": "PNG, JPEG or TIFF."}},
+                }
+            },
+            **{name: {"schema": _FILE} for name in ("image/png", "image/jpeg", "image/tiff")},
+        },
+    }
+}
+
+SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": (
+            "The label map: an indexed PNG whose pixels are class ids, or COCO run-length "
+            "encoding, one segment a class. `Server-Timing` says where the time went."
+        ),
+        "content": {
+            "image/png": {"schema": _FILE},
+            "application/json": {
+                "schema": {"$ref": f"#/components/schemas/{SegmentAnswer.__name__}"},
+                "example": {
+                    "model": {
+                        "name": "em-membranes",
+                        "sha256": "5b0d…",
+                        "provider": "cpu",
+                        "precision": "fp16",
+                    },
+                    "size": [2, 3],
+                    "segments": [
+                        {
+                            "id": 1,
+                            "class": "cell",
+                            "area": 4,
+                            "bbox": [1, 0, 2, 2],
+                            "rle": {"size": [2, 3], "counts": "24"},
+                        }
+                    ],
+                    "timings": {
+                        "decode_ms": 2.1,
+                        "queue_ms": 0.2,
+                        "inference_ms": 271.5,
+                        "encode_ms": 1.3,
+                    },
+                },
+            },
+        },
+    }
+}

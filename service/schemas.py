@@ -1,0 +1,114 @@
+"""The JSON of the interface."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.artefact import Manifest, Precision
+from model.runtime import Provider
+
+State = Literal["warming-up", "ready", "failed"]
+
+
+class SegmentQuery(BaseModel):
+    """Query parameters of `POST /segment`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(default=None, description="Name of the model; see /models.")
+    output: Literal["labels"] = Field(default="labels", description="What is asked for.")
+    format: str | None = Field(default=None, description="`png` or `json`; wins over `Accept`.")
+
+
+class ModelUsed(BaseModel):
+    """Which model made an answer, and on what it ran."""
+
+    name: str
+    sha256: str = Field(description="Digest of the artefact.")
+    provider: Provider = Field(description="The device, as the session itself says.")
+    precision: Precision
+
+
+class RunLength(BaseModel):
+    """A mask in COCO run-length encoding; `pycocotools.mask.decode` reads it."""
+
+    size: tuple[int, int] = Field(description="Height and width, in px.")
+    counts: str
+
+
+class Segment(BaseModel):
+    """The pixels of one class."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: int
+    class_name: str = Field(alias="class")
+    area: int = Field(description="In px.")
+    bbox: tuple[int, int, int, int] = Field(description="Left, top, width, height, in px.")
+    rle: RunLength
+
+
+class Timings(BaseModel):
+    """Where the time of a request went, in ms."""
+
+    decode_ms: float
+    queue_ms: float
+    inference_ms: float
+    encode_ms: float
+
+
+class SegmentAnswer(BaseModel):
+    """The answer of `POST /segment` as JSON."""
+
+    model: ModelUsed
+    size: tuple[int, int] = Field(description="Height and width of the image, in px.")
+    segments: list[Segment]
+    timings: Timings
+
+
+class ServedModel(BaseModel):
+    """A model that is served."""
+
+    name: str
+    sha256: str
+    provider: Provider
+    state: State
+    manifest: Manifest
+
+
+class ModelList(BaseModel):
+    """The answer of `GET /models`."""
+
+    models: list[ServedModel]
+
+
+class Alive(BaseModel):
+    """The answer of `GET /healthz`."""
+
+    status: Literal["alive"] = "alive"
+
+
+class ModelState(BaseModel):
+    """How far a model is, and where it really runs."""
+
+    name: str
+    provider: Provider
+    state: State
+    tile_edges: tuple[int, ...] = Field(description="Tile shapes that are warmed up, in px.")
+
+
+class Readiness(BaseModel):
+    """The answer of `GET /readyz` when every model is ready."""
+
+    status: Literal["ready"] = "ready"
+    models: list[ModelState]
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(description="Stable; other programs may rely on it.")
+    title: str
+    status: int
+    detail: str
+    request_id: str

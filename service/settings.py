@@ -1,0 +1,55 @@
+"""Settings of the service: each is an environment variable, checked when the service starts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.runtime import Device
+from model.segmentation import DEFAULT_TILE_EDGE
+
+PRETRAINED = Path(__file__).parents[1] / "model" / "pretrained"
+
+MiB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Serve U-Net artefacts over HTTP. Every setting is also an environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="UNET_SERVICE_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m service",
+        cli_kebab_case=True,
+        cli_show_env_vars=True,
+        cli_avoid_json=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every one."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
+    device: Device = "auto"
+    """auto, cpu or cuda; cuda refuses to start where CUDA does not run the models."""
+    model_dir: Path = PRETRAINED
+    """Folder of .onnx artefacts."""
+    default_model: str = ""
+    """Model of requests that name none; where this is empty, the first by name."""
+    tile_edge: Annotated[int, Field(ge=1)] = DEFAULT_TILE_EDGE
+    """Largest input tile edge, in px: larger is faster and takes more memory."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of one inference; 0 is one a core."""
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 64 * MiB
+    """Largest body of a request, in bytes."""
+    max_image_pixels: Annotated[int, Field(ge=1)] = 128_000_000
+    """Largest image, in pixels, judged from its header."""
+    max_pending_pixels: Annotated[int, Field(ge=1)] = 512_000_000
+    """Pixels of all images that are held at a time; more are asked to come again."""
+    max_pending_requests: Annotated[int, Field(ge=1)] = 64
+    """Requests that are held at a time; more are asked to come again."""
+    stall_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """A client that sends nothing of its upload for so long is let go."""
+    shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
+    """Time to finish what is in flight after SIGTERM."""

@@ -1,0 +1,29 @@
+"""What lives as long as the application, and how a route gets it."""
+
+from dataclasses import dataclass
+
+import anyio
+from fastapi import Request
+
+from service.admission import Admission
+from service.lifecycle import Lifecycle
+from service.models import Models
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What all requests share."""
+
+    settings: Settings
+    models: Models
+    admission: Admission
+    lifecycle: Lifecycle
+    pixel_threads: anyio.CapacityLimiter
+    """Bounds how many images are decoded or encoded at a time."""
+
+
+def state_of(request: Request) -> State:
+    """Give a route the state of its application."""
+    state: State = request.app.state.service
+    return state
