@@ -5,13 +5,14 @@
     │ `graph_bytes` bytes       │ JSON, and a digest of both   │
     └───────────────────────────┴──────────────────────────────┘
 
-The parts of a protobuf message may be concatenated, so the whole is an ordinary ONNX file. The manifest
-stands last: it can be written anew, with the scores of the graph that it describes, without a byte
-of that graph changing, and the digest finds any that did.
+The parts of a protobuf message may be concatenated, so the whole is an ordinary ONNX file. The
+manifest stands last: it can be written anew, with the scores of the graph that it describes,
+without a byte of that graph changing, and the digest finds any that did.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -85,7 +86,7 @@ class ScoreRecord(_Frozen):
 class Manifest(_Frozen):
     """All that serving needs to know about a graph."""
 
-    version: Literal[1] = MANIFEST_VERSION
+    version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     architecture: Architecture
     graph_bytes: int = Field(default=0, ge=0)
@@ -122,9 +123,11 @@ class Manifest(_Frozen):
     def decide(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn logits (K, H, W) into a label map (H, W) of class ids."""
         if self.decision_threshold is None:
-            return logits.argmax(axis=0).astype(np.uint8)
-        bar = np.log(self.decision_threshold / (1 - self.decision_threshold))
-        return (logits[1] - logits[0] >= np.float32(bar)).view(np.uint8)
+            labels: NDArray[Any] = np.argmax(logits, axis=0)
+        else:
+            bar = math.log(self.decision_threshold / (1 - self.decision_threshold))
+            labels = logits[1] - logits[0] >= np.float32(bar)
+        return labels.astype(np.uint8)
 
 
 class Port(Protocol):
@@ -154,7 +157,7 @@ def pack(graph: bytes, manifest: Manifest) -> bytes:
     tail = ModelProto(
         metadata_props=[StringStringEntryProto(key=key, value=entries[key]) for key in entries]
     )
-    return graph + tail.SerializeToString()
+    return graph + bytes(tail.SerializeToString())
 
 
 def read_bytes(path: Path) -> bytes:
@@ -179,7 +182,7 @@ def read_manifest(path: Path, metadata: Mapping[str, str]) -> Manifest:
     """
     if MANIFEST_KEY not in metadata:
         raise ManifestMissing(
-            f"{path} is an ONNX graph without a manifest. Export it with `python -m training.export`."
+            f"{path} is an ONNX graph without a manifest; `python -m training.export` writes one."
         )
     try:
         fields = json.loads(metadata[MANIFEST_KEY])
@@ -188,7 +191,8 @@ def read_manifest(path: Path, metadata: Mapping[str, str]) -> Manifest:
         raise ManifestInvalid(f"The manifest of {path} is no JSON object with a version.") from exc
     if version != MANIFEST_VERSION:
         raise ManifestVersionError(
-            f"The manifest of {path} has version {version!r}; this software reads {MANIFEST_VERSION}."
+            f"The manifest of {path} has version {version!r}, this software reads "
+            f"{MANIFEST_VERSION}."
         )
     try:
         return TypeAdapter(Manifest).validate_json(metadata[MANIFEST_KEY])
@@ -217,8 +221,8 @@ def verify_ports(
         )
     if any(isinstance(port.shape[axis], int) for port in ports for axis in (0, 2, 3)):
         raise ManifestMismatch(
-            f"The graph of {path} fixes a batch or an edge: {[list(port.shape) for port in ports]}; "
-            "all must be dynamic."
+            f"The graph of {path} fixes a batch or an edge, all must be dynamic: "
+            f"{[list(port.shape) for port in ports]}."
         )
 
 

@@ -1,7 +1,7 @@
 """Arithmetic of valid convolutions: which edges a network takes and what it leaves of them.
 
-One axis at a time, in px. At every level two 3×3 valid convolutions take 2 px from each side, at the
-resolution of that level; pooling halves an edge, an up-convolution doubles it.
+One axis at a time, in px. At every level two 3×3 valid convolutions take 2 px from each side, at
+the resolution of that level; pooling halves an edge, an up-convolution doubles it.
 
         ├──────────── input edge = stride·k + 4·(stride − 1) ────────────┤
         ├─ halo ─┼────────────── output edge ──────────────────┼─ halo ──┤
@@ -19,8 +19,6 @@ from model.errors import GeometryError
 
 LOSS_PER_LEVEL = 4
 """Two 3×3 valid convolutions take 4 px from an edge."""
-SMALLEST_BOTTOM_EDGE = 8
-"""Below this edge at the lowest level the expansive path has nothing left to crop to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,18 @@ class Geometry:
         return 6 * self.stride - LOSS_PER_LEVEL
 
     @property
+    def smallest_bottom_edge(self) -> int:
+        """Smallest edge at the lowest level from which the expansive path leaves anything, in px.
+
+        It is 8 from depth 2 on: the lowest convolutions take 4 px, those of the expansive path as
+        good as 4 more.
+        """
+        return LOSS_PER_LEVEL + self.offset // self.stride + 1
+
+    @property
     def smallest_edge(self) -> int:
         """Smallest input edge with any output, in px."""
-        return self._edge(SMALLEST_BOTTOM_EDGE)
+        return self._edge(self.smallest_bottom_edge)
 
     @property
     def smallest_tiling_edge(self) -> int:
@@ -59,7 +66,7 @@ class Geometry:
         At depth 4 the smallest edge of all, 188, gives 4 px of every 16: it can hold a tiny image
         whole, but no number of such tiles covers a larger one.
         """
-        bottom = SMALLEST_BOTTOM_EDGE
+        bottom = self.smallest_bottom_edge
         while self.share(self._edge(bottom)) == 0:
             bottom += 1
         return self._edge(bottom)

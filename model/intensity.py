@@ -1,7 +1,7 @@
 """From pixels of any depth to the numbers that a network reads: the same rule on both sides.
 
-The scale of an image is measured once, over the whole of it, before it is cut into tiles: a scale of
-each tile's own would show as seams.
+The scale of an image is measured once, over the whole of it, before it is cut into tiles: a scale
+of each tile's own would show as seams.
 """
 
 from dataclasses import dataclass

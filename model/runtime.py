@@ -76,7 +76,7 @@ class Runtime:
         """
         try:
             (logits,) = self._session.run(["logits"], {"tile": tiles})
-        except Exception as exc:  # noqa: BLE001 (ONNX Runtime documents no errors of its own)
+        except Exception as exc:  # ONNX Runtime documents no errors of its own
             shape = "×".join(map(str, tiles.shape))
             raise InferenceFailed(f"The runtime failed on a batch of {shape}.") from exc
         return logits  # type: ignore[no-any-return]
@@ -135,7 +135,7 @@ def _session(path: Path, data: bytes, providers: list[Any], threads: int) -> Any
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
-    except Exception as exc:  # noqa: BLE001 (ONNX Runtime documents no errors of its own)
+    except Exception as exc:  # ONNX Runtime documents no errors of its own
         raise ArtefactDamaged(
             f"{path} is no ONNX graph that ONNX Runtime opens: truncated, damaged or not ONNX."
         ) from exc

@@ -1,4 +1,4 @@
-"""The overlap-tile strategy: an image of any size, cut into tiles whose answers join without a seam.
+"""The overlap-tile strategy: an image of any size, in tiles whose answers join without a seam.
 
         mirror padding                       input region of one tile
       ┌──────────────────────┐             ┌───────────────────────┐
@@ -13,7 +13,7 @@ All coordinates are those of the image. Three rules make the joined tiles equal 
 whole image:
 
 1. Every tile starts on a multiple of the stride, so all share the phase of the pooling grid.
-2. The halo is read from the image around the tile; mirroring happens at the border of the image alone.
+2. The halo is read from the image around the tile; the border of the image alone is mirrored.
 3. Tiles give the share of their output that no other tile gives.
 
 Source: Ronneberger et al. 2015, figure 2.
@@ -32,7 +32,7 @@ from model.geometry import Geometry
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle of an image, in px: rows `top` to `bottom`, columns `left` to `right`, ends out."""
+    """A rectangle of an image, in px; `bottom` and `right` are the first row and column outside."""
 
     top: int
     left: int

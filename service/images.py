@@ -24,7 +24,6 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 from tifffile import COMPRESSION, TiffFile
 
 from model.errors import (
@@ -274,13 +273,8 @@ def _png_pixel_chunks(data: bytes) -> bytes:
 
 
 def _decode_png(data: bytes) -> Pixels:
-    chunks = _png_pixel_chunks(data)
-    # Pillow squeezes 16-bit colour to 8 bits.
-    if data[24] == 16:
-        return _channels_first(imagecodecs.png_decode(chunks))
-    image = PngImageFile(BytesIO(chunks))
-    to_mode = {"1": "L", "P": "RGB"}.get(image.mode)
-    return _channels_first(np.asarray(image.convert(to_mode) if to_mode else image))
+    # Pillow would squeeze 16-bit colour to 8 bits, and let rows be missing.
+    return _channels_first(imagecodecs.png_decode(_png_pixel_chunks(data)))
 
 
 # JPEG: a chain of marked segments. Source: ITU-T T.81, annex B.

@@ -18,8 +18,8 @@ FAST = 1
 def encode_png(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> bytes:
     """Write a label map (H, W) as an 8-bit indexed PNG.
 
-    A pixel is the id of its class, and the palette has the classes' colours, so the file is data and
-    picture at once.
+    A pixel is the id of its class, and the palette has the classes' colours, so the file is data
+    and picture at once.
     """
     picture = Image.frombuffer("P", labels.shape[::-1], np.ascontiguousarray(labels))
     picture.putpalette([part for entry in classes for part in ImageColor.getrgb(entry.colour)])
@@ -36,11 +36,15 @@ def encode_segments(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> 
 
 def _segment(mask: NDArray[np.bool_], entry: ClassInfo) -> Segment:
     rle = coco.encode(mask.view(np.uint8))
+    counts = rle["counts"]
     left, top, width, height = (int(edge) for edge in coco.toBbox(rle))
     return Segment(
         id=entry.id,
         class_name=entry.name,
         area=int(coco.area(rle)),
         bbox=(left, top, width, height),
-        rle=RunLength(size=(mask.shape[0], mask.shape[1]), counts=rle["counts"].decode("ascii")),
+        rle=RunLength(
+            size=(mask.shape[0], mask.shape[1]),
+            counts=counts.decode() if isinstance(counts, bytes) else counts,
+        ),
     )

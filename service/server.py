@@ -1,6 +1,4 @@
-"""The HTTP server, made to end in order: exit code 0, nothing in flight lost, nothing waited for
-in vain.
-"""
+"""The HTTP server, made to end in order: nothing in flight is lost, and the exit code is 0."""
 
 import signal
 from types import FrameType
