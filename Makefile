@@ -7,12 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # onnxruntime-gpu where an NVIDIA driver answers, onnxruntime elsewhere; never both.
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+OTHER := $(if $(filter gpu,$(RUNTIME)),cpu,gpu)
 
 .PHONY: serve test bench clean
-.DELETE_ON_ERROR:
 
 serve: $(VENV)/.$(RUNTIME)
-	$(BIN)/python -m service
+	exec $(BIN)/python -m service
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -23,10 +23,9 @@ test: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.serving
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.$(RUNTIME): pyproject.toml | $(BIN)/python
+$(VENV)/.$(RUNTIME): pyproject.toml
+	test ! -e $(VENV)/.$(OTHER) || rm -rf $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$(RUNTIME)]'
 	touch $@
 

@@ -1,0 +1,93 @@
+"""The intensity rule: one scale an image, whatever its depth."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from model.intensity import IntensityRule, IntensityScale, match_channels
+
+RULE = IntensityRule()
+
+
+def grey(seed: int = 0, shape: tuple[int, int] = (40, 50)) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (1, *shape)).astype(np.uint8)
+
+
+def scaled(image: NDArray[np.generic]) -> NDArray[np.float32]:
+    return RULE.measure(image).apply(image)
+
+
+def test_the_low_percentile_becomes_minus_one_and_the_high_one_one() -> None:
+    scale = IntensityScale(10, 30)
+
+    assert scale.apply(np.array([10, 20, 30], np.uint8)).tolist() == [-1, 0, 1]
+
+
+def test_what_lies_beyond_the_scale_is_cut() -> None:
+    assert IntensityScale(10, 30).apply(np.array([0, 255], np.uint8)).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor"), [(np.uint16, 257), (np.uint16, 1), (np.float32, 1e-3)]
+)
+def test_one_image_at_several_depths_has_one_scaling(dtype: type, factor: float) -> None:
+    image = grey()
+
+    other = (image * np.float64(factor)).astype(dtype)
+
+    assert np.abs(scaled(other) - scaled(image)).max() < 1e-2
+
+
+def test_16_bits_are_not_squeezed_to_8() -> None:
+    image = np.arange(30_000, 32_000, dtype=np.uint16).reshape(1, 40, 50)
+
+    assert len(np.unique(scaled(image))) > 1900
+
+
+@given(st.integers(0, 50))
+def test_the_histogram_finds_the_percentiles_that_sorting_finds(seed: int) -> None:
+    image = grey(seed)
+    low, high = np.percentile(image, (0.5, 99.5), method="lower")
+
+    assert RULE.measure(image) == IntensityScale(float(low), float(high))
+
+
+def test_an_image_without_contrast_becomes_zero() -> None:
+    assert not scaled(np.full((1, 9, 9), 77, np.uint8)).any()
+
+
+@pytest.mark.parametrize("span", [(-3.4e38, 3.4e38), (0.0, 1e-45)])
+def test_extreme_floats_give_finite_numbers(span: tuple[float, float]) -> None:
+    image = np.array([*span] * 50, np.float32).reshape(1, 10, 10)
+
+    found = scaled(image)
+
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= 1
+
+
+def test_percentiles_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="low must lie below high"):
+        IntensityRule(low=60, high=40)
+
+
+def test_colour_becomes_luma_at_full_depth() -> None:
+    colour = np.array([60_001, 30_000, 10_000], np.uint16).reshape(3, 1, 1)
+
+    luma = match_channels(colour, 1)
+
+    assert luma.shape == (1, 1, 1)
+    assert luma[0, 0, 0] == pytest.approx(0.299 * 60_001 + 0.587 * 30_000 + 0.114 * 10_000)
+
+
+def test_grey_is_replicated_for_a_colour_network() -> None:
+    image = grey()
+
+    assert np.array_equal(match_channels(image, 3), np.concatenate([image] * 3))
+
+
+def test_other_numbers_of_channels_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="2 channels cannot be read by a network of 3"):
+        match_channels(np.zeros((2, 4, 4)), 3)
