@@ -1,7 +1,7 @@
 """Training tiles: one composed warp for image and labels, on the training device.
 
-Where a pixel of the tile is read in the image is composed once, of a shift, a rotation, a flip and an
-elastic deformation, and the image is sampled once: nothing is resampled twice.
+Where a pixel of the tile is read in the image is composed once, of a shift, a rotation, a flip and
+an elastic deformation, and the image is sampled once: nothing is resampled twice.
 
 Source: Ronneberger et al. 2015, section 3.1.
 """
@@ -96,12 +96,27 @@ def warp(sizes: Tensor, edge: int, random: torch.Generator) -> Tensor:
     Returns:
         (N, edge, edge, 2) row and column in px; outside of the image, mirror padding holds.
     """
-    count, device = len(sizes), sizes.device
-    axis = torch.arange(edge, device=device) - (edge - 1) / 2
+    count = len(sizes)
+    centres = torch.rand(count, 2, generator=random, device=sizes.device) * (sizes - 1)
+    return compose(centres, rotations(count, random), displacements(count, edge, random))
+
+
+def compose(centres: Tensor, turns: Tensor, shifts: Tensor) -> Tensor:
+    """Turn the pixels of N tiles around their centres, then shift each by its own displacement.
+
+    Args:
+        centres: (N, 2) row and column in the image, in px.
+        turns: (N, 2, 2) rotations.
+        shifts: (N, edge, edge, 2) displacements, in px.
+
+    Returns:
+        (N, edge, edge, 2) row and column in px.
+    """
+    edge = shifts.shape[1]
+    axis = torch.arange(edge, device=shifts.device) - (edge - 1) / 2
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
-    centres = torch.rand(count, 2, generator=random, device=device) * (sizes - 1)
-    turned = torch.einsum("ijk,nlk->nijl", offsets, rotations(count, random))
-    return turned + displacements(count, edge, random) + centres[:, None, None, :]
+    turned = torch.einsum("ijk,nlk->nijl", offsets, turns)
+    return turned + shifts + centres[:, None, None, :]
 
 
 def rotations(count: int, random: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> State:
         state: State = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as exc:
         raise CheckpointError(f"There is no checkpoint {path}.") from exc
-    except Exception as exc:  # noqa: BLE001 (torch raises whatever the unpickler meets)
+    except Exception as exc:  # torch raises whatever the unpickler meets
         raise CheckpointError(f"{path} is no checkpoint, or a damaged one.") from exc
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of format {FORMAT}.")

@@ -18,10 +18,11 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from model.errors import DatasetError
-from training.weight_map import objects_of
+from training.labels import objects_of
 
 LabelKind = Literal["semantic", "instance"]
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -56,7 +57,7 @@ class Dataset:
     @property
     def in_channels(self) -> int:
         """Channels of the widest image: grey ones among colour ones are replicated."""
-        return max(entry.image.shape[0] for entry in self.images)
+        return max(int(entry.image.shape[0]) for entry in self.images)
 
     def sha256(self) -> str:
         """Digest over the names, pixels and labels of all images."""
@@ -74,22 +75,26 @@ class Dataset:
 
         Neighbours in a stack look alike, so a random split would validate on what was trained on.
 
+        Args:
+            blocks: Number of blocks; with fewer images than that, every image is a block.
+            block: The one to validate on, from 0; the last one if there are not that many.
+
         Raises:
-            DatasetError: if there are too few images for the blocks.
+            DatasetError: if there are fewer than two images.
         """
         count = len(self.images)
-        if not 2 <= blocks <= count:
+        if count < 2:
             raise DatasetError(
-                f"{count} image(s) in {self.path} cannot be split into {blocks} blocks; "
-                "at least two blocks of at least one image are needed."
+                f"{self.path} holds {count} annotated image; one to train on and one to validate "
+                "on are needed."
             )
-        if not 0 <= block < blocks:
-            raise DatasetError(f"The validation block must be 0 to {blocks - 1}; found {block}.")
+        blocks = min(blocks, count)
+        block = min(block, blocks - 1)
         start, stop = count * block // blocks, count * (block + 1) // blocks
         return self.images[:start] + self.images[stop:], self.images[start:stop]
 
     def named(self, names: Iterable[str]) -> tuple[AnnotatedImage, ...]:
-        """The images of these names, in the order of the data set."""
+        """Give the images of these names, in the order of the data set."""
         wanted = set(names)
         return tuple(entry for entry in self.images if entry.name in wanted)
 
@@ -112,12 +117,16 @@ def read_dataset(path: Path) -> Dataset:
                 f"{path}: image {name} is {image.shape[1]}×{image.shape[2]} px, "
                 f"its labels are {labels.shape[0]}×{labels.shape[1]} px."
             )
-    kind = _label_kind([labels for _, _, labels in pairs])
-    if kind == "instance":
-        return Dataset(path, kind, 2, tuple(_instances(*pair) for pair in pairs))
+    if len(channels := {image.shape[0] for _, image, _ in pairs} - {1}) > 1:
+        raise DatasetError(
+            f"{path}: images have {sorted(channels)} channels; one number is wanted."
+        )
     values = np.unique(np.concatenate([np.unique(labels) for _, _, labels in pairs]))
     if len(values) < 2:
         raise DatasetError(f"{path}: all labels have the one value {values[0]}; nothing to learn.")
+    kind = _label_kind([labels for _, _, labels in pairs], values)
+    if kind == "instance":
+        return Dataset(path, kind, 2, tuple(_instances(*pair) for pair in pairs))
     images = tuple(_semantic(name, image, labels, values) for name, image, labels in pairs)
     return Dataset(path, kind, len(values), images)
 
@@ -141,7 +150,7 @@ def _folder_pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]
             f"{', '.join(alone[:5])}."
         )
     for stem in sorted(images, key=_natural):
-        yield stem, _channels_first(_read(images[stem])), _plane(_read(labels[stem]), labels[stem])
+        yield stem, _channels_first(_read(images[stem])), _read_labels(labels[stem])
 
 
 def _stack_pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
@@ -167,7 +176,7 @@ def _challenge_pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[An
         image = path / sequence / f"t{number}.tif"
         if not image.exists():
             raise DatasetError(f"{labels} has no partner {image}.")
-        yield f"{sequence}-{number}", _channels_first(_read(image)), _plane(_read(labels), labels)
+        yield f"{sequence}-{number}", _channels_first(_read(image)), _read_labels(labels)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -180,7 +189,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _natural(stem: str) -> list[tuple[int, str]]:
     """Order `t9` before `t10`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)
+    ]
 
 
 def _read(path: Path) -> NDArray[Any]:
@@ -188,7 +199,7 @@ def _read(path: Path) -> NDArray[Any]:
         if path.suffix.lower() == ".png":
             return np.asarray(imagecodecs.png_decode(path.read_bytes()))
         return tifffile.imread(path)
-    except Exception as exc:  # noqa: BLE001 (the readers document no errors of their own)
+    except Exception as exc:  # the readers document no errors of their own
         raise DatasetError(f"{path} cannot be read as an image: {exc}") from exc
 
 
@@ -200,21 +211,32 @@ def _channels_first(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.moveaxis(pixels[:, :, : samples - 1 if samples in (2, 4) else samples], 2, 0)
 
 
-def _plane(labels: NDArray[Any], path: Path) -> NDArray[Any]:
-    if labels.ndim != 2:
-        raise DatasetError(f"{path} must hold one value a pixel; its shape is {labels.shape}.")
+def _read_labels(path: Path) -> NDArray[Any]:
+    """Read (H, W) ids; in a PNG with a palette, as the service answers, they are its indices."""
+    labels = _palette_indices(path) if path.suffix.lower() == ".png" else None
+    labels = _read(path) if labels is None else labels
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(
+            f"{path} must hold one integer a pixel; found {labels.shape} {labels.dtype}."
+        )
     return labels
 
 
-def _label_kind(labels: Sequence[NDArray[Any]]) -> LabelKind:
+def _palette_indices(path: Path) -> NDArray[Any] | None:
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            return np.asarray(file) if file.mode == "P" else None
+    except Exception as exc:
+        raise DatasetError(f"{path} cannot be read as an image: {exc}") from exc
+
+
+def _label_kind(labels: Sequence[NDArray[Any]], values: NDArray[Any]) -> LabelKind:
     """Tell ids of objects from ids of classes.
 
     Few values over the whole data set are classes, unless each is one connected object in its
     image: a class is scattered, an object is not.
     """
-    values = np.unique(np.concatenate([np.unique(entry) for entry in labels]))
-    foreground = values[values != 0]
-    if len(values) <= 2 and foreground.max(initial=0) in (1, MASK_VALUE):
+    if values.tolist() in ([0, 1], [0, MASK_VALUE]):
         return "semantic"
     if len(values) > MOST_CLASSES:
         return "instance"

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import DatasetError, UNetError
-from model.geometry import Geometry
-from model.runtime import Device, Runtime
+from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE, Model, segment, softmax
 from model.tiling import tile_edges
 from training.dataset import AnnotatedImage, Dataset, read_dataset
@@ -52,8 +51,8 @@ def evaluate(model: Model, images: Sequence[AnnotatedImage]) -> Evaluation:
 
 def infer(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
     """Give the logits (K, H, W) of a whole image (C, H, W), with the service's default tiles."""
-    geometry: Geometry = model.manifest.geometry
-    return segment(image, model, tile_edges(geometry, DEFAULT_TILE_EDGE), output="logits")
+    edges = tile_edges(model.manifest.geometry, DEFAULT_TILE_EDGE)
+    return segment(image, model, edges, output="logits")
 
 
 def best_threshold(
@@ -77,28 +76,31 @@ def choose_images(model: Model, dataset: Dataset, *, everything: bool) -> Sequen
     return held_out
 
 
-def table(evaluation: Evaluation, manifest_classes: Sequence[str]) -> str:
-    """Lay the scores out for a terminal."""
+def score_rows(evaluation: Evaluation, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Give every score a name and its digits, for people to read."""
     scores = evaluation.scores
     rows = [
-        ("V_rand", f"{scores.v_rand:.6f}"),
-        ("V_info", f"{scores.v_info:.6f}"),
-        ("pixel error", f"{scores.pixel_error:.6f}"),
-        *(
-            (f"IoU {name}", f"{value:.6f}")
-            for name, value in zip(manifest_classes, scores.iou, strict=True)
-        ),
+        ("V_rand", scores.v_rand),
+        ("V_info", scores.v_info),
+        ("pixel error", scores.pixel_error),
+        *((f"IoU {name}", value) for name, value in zip(classes, scores.iou, strict=True)),
     ]
     if best := evaluation.best:
         rows += [
-            (f"best V_rand, at threshold {best.threshold}", f"{best.v_rand:.6f}"),
-            (f"     V_info, at threshold {best.threshold}", f"{best.v_info:.6f}"),
+            (f"best V_rand, at threshold {best.threshold}", best.v_rand),
+            (f"     V_info, at threshold {best.threshold}", best.v_info),
         ]
+    return [(name, f"{value:.6f}") for name, value in rows]
+
+
+def table(evaluation: Evaluation, classes: Sequence[str]) -> str:
+    """Lay the scores out for a terminal."""
+    rows = score_rows(evaluation, classes)
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(f"{name:<{width}}  {digits}" for name, digits in rows)
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="an artefact")
@@ -106,7 +108,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--all", action="store_true", help="score training images too")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         runtime = Runtime(arguments.model, arguments.device)
         dataset = read_dataset(arguments.data)
@@ -118,7 +120,7 @@ def main() -> int:
     manifest = runtime.manifest
     print(
         f"{manifest.name} ({runtime.artefact.sha256[:12]}) on {runtime.provider}: "
-        f"{len(images)} of {len(dataset.images)} images of {dataset.path.name}"
+        f"{len(images)} of {len(dataset.images)} images of {dataset.path.resolve().name}"
     )
     print(table(evaluation, [entry.name for entry in manifest.classes]))
     if arguments.json:

@@ -5,29 +5,31 @@ import copy
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from torch import nn
+from pydantic import ValidationError
 from torch.export import Dim
 
-from model.artefact import Manifest, Precision, pack
-from model.errors import ParityError, UNetError
-from model.geometry import SMALLEST_BOTTOM_EDGE, Geometry
+from model.artefact import Manifest, pack
+from model.errors import CheckpointError, ParityError, UNetError
+from model.geometry import Geometry
 from model.network import UNet
 from training import checkpoint
+from training.settings import StoredPrecision
 
 PARITY_TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit."""
+"""Largest difference of a logit, relative to the largest logit, or to 1 if that is smaller."""
 LARGEST_BOTTOM_EDGE = 1 << 16
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
-def export(path: Path, precision: Precision) -> bytes:
+def export(path: Path, precision: StoredPrecision) -> bytes:
     """Export a checkpoint and hold the graph against the network.
 
     Returns:
@@ -35,20 +37,23 @@ def export(path: Path, precision: Precision) -> bytes:
         and no scores.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be read.
+        CheckpointError: if the checkpoint cannot be read, or holds no network.
         ParityError: if graph and network differ.
     """
     state = checkpoint.load(path)
-    manifest = Manifest.model_validate_json(state["manifest"])
-    threshold = state["best"]["threshold"] if state["best"] else None
-    network = UNet(manifest.architecture).eval()
-    network.load_state_dict(state["model"])
+    try:
+        manifest = Manifest.model_validate_json(state["manifest"])
+        threshold = state["best"]["threshold"] if state["best"] else None
+        network = UNet(manifest.architecture).eval()
+        network.load_state_dict(state["model"])
+    except (KeyError, ValidationError, RuntimeError) as exc:
+        raise CheckpointError(f"{path} holds no network that fits its manifest.") from exc
     graph = export_graph(network, precision)
     update = {"precision": precision, "decision_threshold": threshold}
     return pack(graph, manifest.model_copy(update=update))
 
 
-def export_graph(network: UNet, precision: Precision) -> bytes:
+def export_graph(network: UNet, precision: StoredPrecision) -> bytes:
     """Export a network to a serialised ONNX graph whose batch and edges are dynamic.
 
     Raises:
@@ -62,7 +67,7 @@ def export_graph(network: UNet, precision: Precision) -> bytes:
     if precision == "fp16":
         store_as_float16(model)
     onnx.checker.check_model(model)
-    graph = model.SerializeToString()
+    graph: bytes = model.SerializeToString()
     check_parity(network, graph)
     return graph
 
@@ -81,7 +86,10 @@ def to_onnx(network: UNet) -> ModelProto:
     geometry = Geometry(network.architecture.depth)
     height = geometry.smallest_tiling_edge
     tile = torch.zeros(2, network.architecture.in_channels, height, height + geometry.stride)
-    kh, kw = (Dim(name, min=SMALLEST_BOTTOM_EDGE, max=LARGEST_BOTTOM_EDGE) for name in ("kh", "kw"))
+    kh, kw = (
+        Dim(name, min=geometry.smallest_bottom_edge, max=LARGEST_BOTTOM_EDGE)
+        for name in ("kh", "kw")
+    )
     edges = {2: geometry.stride * kh + geometry.offset, 3: geometry.stride * kw + geometry.offset}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages we do not use
     with warnings.catch_warnings():
@@ -155,22 +163,23 @@ def check_parity(network: UNet, graph: bytes) -> None:
         tile = torch.randn(batch, architecture.in_channels, height, width, generator=random)
         with torch.no_grad():
             expected = network(tile).numpy()
-        (found,) = session.run(["logits"], {"tile": tile.numpy()})
+        shape = f"a batch of {batch} tiles of {height}×{width} px"
+        try:
+            (found,) = session.run(["logits"], {"tile": tile.numpy()})
+        except Exception as exc:  # ONNX Runtime documents no errors of its own
+            raise ParityError(f"The graph cannot run {shape}.") from exc
         difference = float(np.abs(found - expected).max())
         if not difference <= PARITY_TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise ParityError(
-                f"Graph and network differ by {difference:.2e} on a batch of "
-                f"{batch} tiles of {height}×{width} px."
-            )
+            raise ParityError(f"Graph and network differ by {difference:.2e} on {shape}.")
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=export.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="best.pt or last.pt of a run")
     parser.add_argument("out", type=Path, help="the .onnx file to write")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16")
-    arguments = parser.parse_args()
+    parser.add_argument("--precision", choices=get_args(StoredPrecision), default="fp16")
+    arguments = parser.parse_args(words)
     try:
         arguments.out.write_bytes(export(arguments.checkpoint, arguments.precision))
     except UNetError as exc:

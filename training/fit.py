@@ -1,34 +1,32 @@
 """Train, evaluate, export, report: `python -m training.fit DATA --out RUN`."""
 
-import logging
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_settings import CliApp
-from torch import nn
+from torch import Tensor, nn
 
 from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, ScoreRecord, TrainingRecord, pack
-from model.errors import DatasetError, UNetError
+from model.errors import DatasetError, DeviceError, UNetError
 from model.intensity import match_channels
 from model.network import UNet
 from model.runtime import Runtime
 from training.augmentation import TrainingImage
 from training.dataset import AnnotatedImage, Dataset, read_dataset
-from training.evaluate import Evaluation, best_threshold, evaluate, infer, table
+from training.evaluate import Evaluation, evaluate, table
 from training.export import export
-from training.loop import Loop, Progress, RunFolder
-from training.metrics import BestThreshold
+from training.loop import Loop, Progress, RunFolder, Validation
 from training.report import write_report
-from training.settings import FitSettings
+from training.settings import FitSettings, explain
 from training.weight_map import class_weights, weight_map
 
 PALETTE = (
@@ -43,8 +41,6 @@ PALETTE = (
 )
 """Colours that colour-blind readers tell apart; they recur. Source: Okabe and Ito 2008."""
 
-log = logging.getLogger(__name__)
-
 
 class NetworkModel:
     """A network in training, run as an artefact is."""
@@ -58,8 +54,8 @@ class NetworkModel:
         """Give the logits of a batch of tiles, without dropout."""
         self.network.eval()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.network(torch.from_numpy(tiles).to(self.device))
-        return logits.float().cpu().numpy()  # type: ignore[no-any-return]
+            logits: Tensor = self.network(torch.from_numpy(tiles).to(self.device))
+        return np.asarray(logits.float().cpu())
 
 
 def fit(settings: FitSettings) -> RunFolder:
@@ -67,11 +63,16 @@ def fit(settings: FitSettings) -> RunFolder:
 
     Raises:
         TrainingError: if the data does not do, or training cannot go on; the subclass says why.
+        DeviceError: if a GPU was asked for and there is none.
     """
     folder = RunFolder(settings.out)
     folder.path.mkdir(parents=True, exist_ok=True)
     dataset = read_dataset(settings.data)
     training, validation = dataset.split(settings.blocks, settings.validation_block)
+    if not any(entry.objects.any() for entry in validation):
+        raise DatasetError(
+            "The validation images hold no object; choose another --validation-block."
+        )
     print(describe(dataset, training, validation))
     manifest = draft_manifest(settings, dataset, training, validation)
     progress = train(settings, manifest, training, validation)
@@ -82,7 +83,7 @@ def fit(settings: FitSettings) -> RunFolder:
     print(f"\n{folder.model} on {len(validation)} validation images, run as the service runs it:")
     print(table(evaluation, names))
     print(f"\nreport  {folder.report}")
-    print(f"serve   UNET_SERVICE_MODEL_DIR={folder.path} python -m service")
+    print(f"serve   UNET_SERVICE_MODEL_DIR={shlex.quote(str(folder.path))} python -m service")
     return folder
 
 
@@ -95,12 +96,15 @@ def train(
     """Train a network and keep its best checkpoint in the run's folder."""
     device = torch.device(choose_device(settings.device))
     torch.manual_seed(settings.seed)
-    network = UNet(manifest.architecture).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = UNet(manifest.architecture).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     model = NetworkModel(network, manifest, device)
 
-    def validate(_: nn.Module) -> BestThreshold:
-        logits = [infer(model, entry.image) for entry in validation]
-        return best_threshold(logits, [entry.objects for entry in validation])
+    def validate() -> Validation:
+        found = evaluate(model, validation)
+        if best := found.best:
+            return Validation(best.v_rand, best.v_info, best.threshold)
+        return Validation(found.scores.v_rand, found.scores.v_info, None)
 
     images = prepare(training, manifest, settings, device)
     loop = Loop(network, images, validate, manifest.model_dump_json(), settings)
@@ -193,7 +197,7 @@ def draft_manifest(
 
 
 def class_names(settings: FitSettings, dataset: Dataset) -> Sequence[str]:
-    """The names asked for, or plain ones.
+    """Take the names asked for, or plain ones.
 
     Raises:
         DatasetError: if there are not as many names as classes.
@@ -224,19 +228,20 @@ def choose_device(asked: str) -> str:
     """Take the GPU where there is one, or what was asked for.
 
     Raises:
-        DatasetError: never; a missing GPU that was asked for is torch's own error.
+        DeviceError: if a GPU was asked for and there is none.
     """
-    if asked != "auto":
-        return asked
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise DeviceError("CUDA was asked for, and torch finds no device that it can use.")
+    return "cuda" if found and asked != "cpu" else "cpu"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run the command line."""
     try:
-        settings = CliApp.run(FitSettings, cli_args=list(arguments or sys.argv[1:]))
-    except (ValidationError, UNetError) as exc:
-        print(exc, file=sys.stderr)
+        settings = CliApp.run(FitSettings, cli_args=list(sys.argv[1:] if words is None else words))
+    except ValidationError as exc:
+        print(explain(exc), file=sys.stderr)
         return 2
     try:
         fit(settings)

@@ -17,7 +17,6 @@ from model.geometry import Geometry
 from training import checkpoint
 from training.augmentation import TrainingImage, draw_batch
 from training.loss import weighted_cross_entropy
-from training.metrics import BestThreshold
 from training.settings import FitSettings
 
 MOMENTUM = 0.99
@@ -25,7 +24,18 @@ MOMENTUM = 0.99
 LOG_EVERY = 50
 """Steps whose losses are averaged to one line of the log."""
 
-Validate = Callable[[nn.Module], BestThreshold]
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Scores of the network, as it stands, on the validation images."""
+
+    v_rand: float
+    v_info: float
+    threshold: float | None
+    """The decision threshold of these scores; with more than two classes there is none."""
+
+
+Validate = Callable[[], Validation]
 
 
 @dataclass(slots=True)
@@ -96,24 +106,24 @@ class Loop:
         """Train to the last step.
 
         Raises:
-            LossNotFinite: if the loss is infinite or not a number.
+            LossNotFinite: if the loss or its gradient is infinite or not a number.
         """
         losses: list[float] = []
-        began = time.perf_counter()
+        seconds = 0.0
         total = self.settings.steps
         with tqdm(total=total, initial=self.progress.step, unit="step", dynamic_ncols=True) as bar:
             while self.progress.step < total:
+                began = time.perf_counter()
                 losses.append(self._step())
+                seconds += time.perf_counter() - began
                 self.progress.step += 1
                 bar.update()
-                bar.set_postfix(loss=f"{losses[-1]:.4f}", **self._best_so_far(), refresh=False)
-                if len(losses) == LOG_EVERY:
-                    self._log_losses(losses, time.perf_counter() - began)
-                    losses, began = [], time.perf_counter()
-                if self.progress.step % self.settings.validate_every == 0:
+                bar.set_postfix({"loss": f"{losses[-1]:.4f}"} | self._best_so_far(), refresh=False)
+                if self._is_due(LOG_EVERY):
+                    self._log_losses(losses, seconds)
+                    losses, seconds = [], 0.0
+                if self._is_due(self.settings.validate_every):
                     self._validate()
-        if self.progress.step % self.settings.validate_every:
-            self._validate()
         return self.progress
 
     def resume(self) -> None:
@@ -123,16 +133,32 @@ class Loop:
             CheckpointError: if there is none, or it is of another run.
         """
         state = checkpoint.load(self.folder.last, self.device)
-        if state["settings"] != self._fixed_settings():
-            raise CheckpointError(
-                f"{self.folder.last} was written with other settings: {state['settings']}; "
-                f"now asked for: {self._fixed_settings()}."
-            )
+        self._require_same_run(state)
         self.network.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
         self.random.set_state(state["random"].cpu())
-        torch.set_rng_state(state["dropout"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["dropout"].cpu(), self.device)
+        else:
+            torch.set_rng_state(state["dropout"].cpu())
+
+    def _require_same_run(self, state: checkpoint.State) -> None:
+        wanted, found = self._fixed_settings(), state.get("settings", {})
+        changed = [
+            f"{name} {found.get(name)}, now {value}"
+            for name, value in wanted.items()
+            if found.get(name) != value
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{self.folder.last} was written with other settings: {'; '.join(changed)}."
+            )
+        if _data_digest(state["manifest"]) != _data_digest(self.manifest):
+            raise CheckpointError(f"{self.folder.last} was trained on other data.")
+
+    def _is_due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.settings.steps
 
     def _step(self) -> float:
         self.network.train()
@@ -148,27 +174,29 @@ class Loop:
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(batch.tiles.contiguous(memory_format=torch.channels_last))
         loss = weighted_cross_entropy(logits, batch.labels, batch.weights)
+        value = self._finite("loss", loss)
         self._descend(loss)
-        return self._finite(loss)
+        return value
 
     def _descend(self, loss: Tensor) -> None:
         self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        parameters = self.network.parameters()
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        self._finite("norm of the gradient", norm)
         self.optimiser.step()
 
-    def _finite(self, loss: Tensor) -> float:
-        value = float(loss.detach())
+    def _finite(self, name: str, scalar: Tensor) -> float:
+        value = float(scalar.detach())
         if not math.isfinite(value):
             raise LossNotFinite(
-                f"The loss is {value} at step {self.progress.step}. Lower --learning-rate "
-                f"(now {self.settings.highest_learning_rate}) and go on with --resume."
+                f"The {name} is {value} at step {self.progress.step}. Start again with a lower "
+                f"--learning-rate (now {self.settings.highest_learning_rate})."
             )
         return value
 
     def _validate(self) -> None:
-        found = self.validate(self.network)
-        entry = {"kind": "validation", "step": self.progress.step, **asdict(found)}
+        entry = {"kind": "validation", "step": self.progress.step, **asdict(self.validate())}
         self.progress.log.append(entry)
         best = self.progress.best
         if best is None or entry["v_rand"] > best["v_rand"]:
@@ -190,12 +218,16 @@ class Loop:
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
             "random": self.random.get_state(),
-            "dropout": torch.get_rng_state(),
+            "dropout": (
+                torch.cuda.get_rng_state(self.device)
+                if self.device.type == "cuda"
+                else torch.get_rng_state()
+            ),
         }
 
     def _fixed_settings(self) -> dict[str, Any]:
-        """Settings that one run cannot change on its way."""
-        return json.loads(self.settings.model_dump_json(exclude={"data", "out", "resume"}))
+        """Give the settings that one run cannot change on its way."""
+        return self.settings.model_dump(mode="json", exclude={"data", "out", "resume"})
 
     def _log_losses(self, losses: Sequence[float], seconds: float) -> None:
         self.progress.log.append(
@@ -225,9 +257,13 @@ def build_optimiser(network: nn.Module, settings: FitSettings) -> torch.optim.Op
 
 
 def learning_rate(step: int, settings: FitSettings) -> float:
-    """Rise linearly over the warm-up, then fall along a cosine to 0 at the last step."""
+    """Rise linearly over the warm-up, then fall along a cosine, to 0 after the last step."""
     warmup = min(settings.warmup_steps, settings.steps)
     if step < warmup:
         return settings.highest_learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(settings.steps - warmup, 1)
     return settings.highest_learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def _data_digest(manifest: str) -> str:
+    return str(json.loads(manifest)["training"]["data_sha256"])

@@ -1,4 +1,4 @@
-"""Scores of a segmentation against its annotation: V_rand, V_info, pixel error and IoU.
+"""Score of a segmentation against its annotation: V_rand, V_info, pixel error and IoU.
 
     probabilities ──threshold──> interior ──thin_borders──> segments ─┐
                                                                       ├─> Contingency ─> scores
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import DatasetError
-from training.weight_map import objects_of
+from training.labels import IntArray, objects_of, require_classes, require_labels
 
-IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.floating[Any]]
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -49,7 +48,7 @@ class Contingency:
 
     @classmethod
     def of(cls, segments: IntArray, reference: IntArray) -> Self:
-        """Counts the pixels of every pair of segment and reference object.
+        """Count the pixels of every pair of segment and reference object.
 
         Args:
             segments: (H, W) integer ids; 0 is a segment like any other.
@@ -58,14 +57,17 @@ class Contingency:
         Raises:
             ValueError: An array is no (H, W) array of integers, or their shapes differ.
         """
-        _require_labels(segments=segments, reference=reference)
+        require_labels(segments=segments, reference=reference)
         foreground = reference != 0
         rows, columns = _compact(segments[foreground]), _compact(reference[foreground])
         return cls(_joint_shares(rows, columns), _shares(rows), _shares(columns))
 
     @property
     def v_rand(self) -> float:
-        """Rand F-score in [0, 1]; 1.0 for the same partition, nan where nothing is foreground."""
+        """Rand F-score in [0, 1]: Σ p_ij² / (½ Σ s_i² + ½ Σ t_j²).
+
+        It is 1.0 for the same partition and nan where nothing is foreground.
+        """
         if not self.joint.size:
             return math.nan
         agreement = np.square(self.joint).sum()
@@ -73,14 +75,18 @@ class Contingency:
 
     @property
     def v_info(self) -> float:
-        """Information F-score in [0, 1]; 1.0 where both sides are one segment, nan as `v_rand`."""
+        """Information F-score in [0, 1]: I(S; T) / (½ H(S) + ½ H(T)).
+
+        It is 1.0 for the same partition, also where both sides are one segment (both entropies are
+        then 0), and nan where nothing is foreground.
+        """
         if not self.joint.size:
             return math.nan
         of_segments, of_objects = _entropy(self.segments), _entropy(self.objects)
         if of_segments + of_objects == 0.0:
             return 1.0
         information = max(of_segments + of_objects - _entropy(self.joint), 0.0)
-        return 2.0 * information / (of_segments + of_objects)
+        return min(2.0 * information / (of_segments + of_objects), 1.0)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Scores:
     """Number of images that were scored."""
 
     def as_dict(self) -> dict[str, float | int | list[float | None] | None]:
-        """Gives the scores as JSON holds them: nan becomes None."""
+        """Give the scores as JSON holds them: nan becomes None."""
         return {
             "v_rand": _none_if_nan(self.v_rand),
             "v_info": _none_if_nan(self.v_info),
@@ -119,7 +125,7 @@ class Scores:
 
 
 def thin_borders(interior: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Turns a mask of cell interiors into segments that touch, with borders of no width.
+    """Turn a mask of cell interiors into segments that touch, with borders of no width.
 
     The components of the interior (4-connectivity) are numbered from 1; then every border pixel
     joins the component whose nearest pixel is the nearest to it in Euclidean distance. So a border
@@ -144,45 +150,8 @@ def thin_borders(interior: NDArray[np.bool_]) -> NDArray[np.int32]:
     return _spread(components)
 
 
-def rand_score(segments: IntArray, reference: IntArray) -> float:
-    """Gives V_rand = Σ p_ij² / (½ Σ s_i² + ½ Σ t_j²) over the foreground of the reference.
-
-    Args:
-        segments: (H, W) integer ids; 0 is a segment like any other.
-        reference: (H, W) integer object ids; pixels with 0 are ignored.
-
-    Returns:
-        A score in [0, 1], 1.0 for the same partition; nan where the reference holds no object.
-
-    Raises:
-        ValueError: An array is no (H, W) array of integers, or their shapes differ.
-
-    Source: Arganda-Carreras et al. 2015, Rand F-score with both errors weighed alike.
-    """
-    return Contingency.of(segments, reference).v_rand
-
-
-def information_score(segments: IntArray, reference: IntArray) -> float:
-    """Gives V_info = I(S; T) / (½ H(S) + ½ H(T)) over the foreground of the reference.
-
-    Args:
-        segments: (H, W) integer ids; 0 is a segment like any other.
-        reference: (H, W) integer object ids; pixels with 0 are ignored.
-
-    Returns:
-        A score in [0, 1], 1.0 for the same partition, also where both are a single segment (both
-        entropies are then 0); nan where the reference holds no object.
-
-    Raises:
-        ValueError: An array is no (H, W) array of integers, or their shapes differ.
-
-    Source: Arganda-Carreras et al. 2015, information F-score with both errors weighed alike.
-    """
-    return Contingency.of(segments, reference).v_info
-
-
 def pixel_error(labels: IntArray, reference: IntArray) -> float:
-    """Gives the share of pixels whose class differs.
+    """Give the share of pixels whose class differs.
 
     Args:
         labels: (H, W) integer classes.
@@ -191,14 +160,14 @@ def pixel_error(labels: IntArray, reference: IntArray) -> float:
     Raises:
         ValueError: An array is no (H, W) array of integers, or their shapes differ.
     """
-    _require_labels(labels=labels, reference=reference)
+    require_labels(labels=labels, reference=reference)
     return float(np.mean(labels != reference))
 
 
 def intersection_over_union(
     labels: IntArray, reference: IntArray, num_classes: int
 ) -> tuple[float, ...]:
-    """Gives the Jaccard index of every class; nan for a class that neither side holds.
+    """Give the Jaccard index of every class; nan for a class that neither side holds.
 
     Args:
         labels: (H, W) integer classes below `num_classes`.
@@ -212,10 +181,7 @@ def intersection_over_union(
         ValueError: An array is no (H, W) array of integers, or their shapes differ.
         DatasetError: A class lies outside 0 … K - 1.
     """
-    _require_labels(labels=labels, reference=reference)
-    for name, array in (("labels", labels), ("reference", reference)):
-        if array.size and not 0 <= array.min() <= array.max() < num_classes:
-            raise DatasetError(f"{name} hold a class outside 0…{num_classes - 1}")
+    require_classes(num_classes, labels=labels, reference=reference)
     pairs = labels.astype(np.intp).ravel() * num_classes + reference.ravel()
     confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
     both = np.diagonal(confusion)
@@ -228,7 +194,7 @@ def sweep_thresholds(
     references: Sequence[IntArray],
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> BestThreshold:
-    """Finds the decision threshold whose mean V_rand over the images is highest.
+    """Find the decision threshold whose mean V_rand over the images is highest.
 
     Of thresholds that are equally good the one nearest to 0.5 is taken, the lower of two as near.
 
@@ -252,41 +218,13 @@ def sweep_thresholds(
     return max(defined, key=lambda mean: (mean.v_rand, -abs(mean.threshold - 0.5), -mean.threshold))
 
 
-def score_images(
-    probabilities: Sequence[FloatArray],
-    object_labels: Sequence[IntArray],
-    semantic_labels: Sequence[IntArray],
-    threshold: float | None = None,
-) -> Scores:
-    """Scores the probabilities of a two-class network, as means over the images.
-
-    An image without an annotated object has no V_rand and V_info and is left out of their means.
-
-    Args:
-        probabilities: (H, W) float of class 1 for each image, in [0, 1].
-        object_labels: (H, W) integer object ids for each image, 0 outside objects.
-        semantic_labels: (H, W) integer classes 0 and 1 for each image.
-        threshold: A pixel is class 1 where its probability is at least that; None takes the best
-            of a sweep over `THRESHOLDS`, a fair score only of images it was not tuned for.
-
-    Raises:
-        ValueError: An array has the wrong rank, type or shape.
-        DatasetError: No image, unequal numbers of arrays, a class above 1, or a sweep over images
-            without any object.
-    """
-    if threshold is None:
-        threshold = sweep_thresholds(probabilities, object_labels).threshold
-    labels = [_interior(values, threshold).astype(np.uint8) for values in probabilities]
-    return score_label_maps(labels, object_labels, semantic_labels, num_classes=2)
-
-
 def score_label_maps(
     labels: Sequence[IntArray],
     objects: Sequence[IntArray],
     semantic: Sequence[IntArray],
     num_classes: int,
 ) -> Scores:
-    """Scores label maps, as means over the images.
+    """Score label maps, as means over the images.
 
     Segments are the components of every class but 0, with borders as thin as `thin_borders` makes
     them; so touching objects of different classes are told apart, as `objects_of` does.
@@ -320,7 +258,7 @@ def score_label_maps(
 
 
 def _spread(components: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Gives every pixel without an id the id that is nearest to it."""
+    """Give every pixel without an id the id that is nearest to it."""
     if components.all() or not components.any():
         return components
     rows, columns = ndimage.distance_transform_edt(
@@ -350,7 +288,7 @@ def _interior(probabilities: FloatArray, threshold: float) -> NDArray[np.bool_]:
 
 
 def _compact(ids: IntArray) -> NDArray[np.intp]:
-    """Gives ids that are small enough to index a table with: their own, or their ranks."""
+    """Give ids that are small enough to index a table with: their own, or their ranks."""
     if ids.size and not 0 <= ids.min() <= ids.max() < _DIRECT_IDS:
         return np.unique(ids, return_inverse=True)[1]
     return ids.astype(np.intp)
@@ -387,15 +325,6 @@ def _mean_defined(values: Iterable[float]) -> float:
 
 def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _require_labels(**arrays: IntArray) -> None:
-    for name, array in arrays.items():
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"{name} must be (H, W) integer, got {array.shape} {array.dtype}")
-    if len({array.shape for array in arrays.values()}) > 1:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"arrays of one image differ in shape: {shapes}")
 
 
 def _require_same_number(**sequences: Sequence[Any]) -> None:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from model.intensity import match_channels
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE, segment
 from model.tiling import tile_edges
 from training.dataset import AnnotatedImage
-from training.evaluate import Evaluation
+from training.evaluate import Evaluation, score_rows
 from training.loop import RunFolder
 from training.metrics import pixel_error
 
@@ -26,7 +25,8 @@ MOST_PICTURES = 8
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto;
+    padding: 0 1rem }}
   table {{ border-collapse: collapse }} td, th {{ padding: .2rem 1rem .2rem 0; text-align: left }}
   td + td {{ font-variant-numeric: tabular-nums }}
   figure {{ margin: 1rem 0 }} figure img {{ width: 24.5%; image-rendering: pixelated }}
@@ -37,9 +37,9 @@ PAGE = """<!doctype html>
 <p>{summary}</p>
 <p><code>{command}</code></p>
 <h2>Scores</h2>
-<p>Of the exported file, tile by tile as the service runs it, on {images} images that were not trained
-on. V_rand and V_info compare cells, with borders thinned; they see merged cells, which pixel scores
-do not.</p>
+<p>Of the exported file, tile by tile as the service runs it, on {images} image(s) that were not
+trained on{threshold}. V_rand and V_info compare cells, with borders thinned; they see merged cells,
+which pixel scores do not.</p>
 <table>{scores}</table>
 <h2>Curves</h2>
 <div class="curves">{curves}</div>
@@ -71,23 +71,22 @@ def write_report(
         ),
         command=html.escape(record.command),
         images=len(validation),
+        threshold=(
+            f", at the decision threshold {manifest.decision_threshold}"
+            if manifest.decision_threshold
+            else ""
+        ),
         scores=_score_rows(evaluation, [entry.name for entry in manifest.classes]),
         curves="".join(_curves(log)),
         pictures="".join(_pictures(runtime, validation)),
     )
-    folder.report.write_text(page)
+    folder.report.write_text(page, encoding="utf-8")
 
 
 def _score_rows(evaluation: Evaluation, classes: Sequence[str]) -> str:
-    scores = evaluation.scores
-    rows = [
-        ("V_rand", scores.v_rand),
-        ("V_info", scores.v_info),
-        ("pixel error", scores.pixel_error),
-        *((f"IoU {name}", value) for name, value in zip(classes, scores.iou, strict=True)),
-    ]
     return "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{value:.4f}</td></tr>" for name, value in rows
+        f"<tr><td>{html.escape(name)}</td><td>{digits}</td></tr>"
+        for name, digits in score_rows(evaluation, classes)
     )
 
 
@@ -151,8 +150,8 @@ def _figure(
 
 
 def _grey(runtime: Runtime, entry: AnnotatedImage) -> NDArray[np.uint8]:
-    """Show the image (H, W, 3) on the scale that the network reads."""
-    image = match_channels(entry.image, 1 if entry.image.shape[0] != 3 else 3)
+    """Show colour, or the first channel, as (H, W, 3) on the scale that the network reads."""
+    image = entry.image if entry.image.shape[0] == 3 else entry.image[:1]
     scaled = runtime.manifest.intensity.measure(image).apply(image)
     shown = np.broadcast_to(scaled, (3, *scaled.shape[1:]))
     return ((np.moveaxis(shown, 0, 2) + 1) * 127.5).astype(np.uint8)

@@ -1,10 +1,11 @@
 """Settings of a training run: few, checked when built, written into the artefact as one command."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
@@ -13,11 +14,13 @@ from pydantic_settings import (
 )
 
 from model.architecture import Variant
-from model.artefact import Precision
 from model.geometry import Geometry
 from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
+
+StoredPrecision = Literal["fp32", "fp16"]
+"""How an exported file can store its parameters."""
 
 LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-3}
 
@@ -43,9 +46,9 @@ class FitSettings(BaseSettings):
     resume: bool = False
     """Go on from the checkpoint in the folder."""
 
-    name: str = ""
+    name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]*)?$")] = ""
     """Name of the model. Default: that of the folder."""
-    classes: tuple[str, ...] = ()
+    classes: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names of the classes in order of their id, joined by commas."""
     data_name: str = ""
     """Name of the data in the manifest. Default: that of its folder."""
@@ -56,8 +59,8 @@ class FitSettings(BaseSettings):
 
     base_channels: Annotated[int, Field(ge=1)] = 32
     """Channels of the first level; the paper has 64."""
-    depth: Annotated[int, Field(ge=1, le=8)] = 4
-    """Number of poolings."""
+    depth: Annotated[int, Field(ge=1, le=6)] = 4
+    """Number of poolings; more than 6 do not fit the tiles that whole images are cut into."""
     variant: Variant = "paper"
     """The paper's network, or that of the authors' release."""
 
@@ -81,16 +84,16 @@ class FitSettings(BaseSettings):
     """sigma of the weight map, in px."""
 
     blocks: Annotated[int, Field(ge=2)] = 5
-    """Contiguous blocks that the images are divided into."""
+    """Contiguous blocks that the images are divided into; at most one an image."""
     validation_block: Annotated[int, Field(ge=0)] = 2
-    """The block that is not trained on, from 0."""
+    """The block that is not trained on, from 0; the last one if there are fewer."""
     validate_every: Annotated[int, Field(ge=1)] = 250
     """Steps between validations; each writes a checkpoint."""
     seed: int = 0
     """Seed of the run's own random generators."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
-    precision: Precision = "fp16"
+    precision: StoredPrecision = "fp16"
     """How the exported file stores parameters."""
 
     @model_validator(mode="after")
@@ -110,27 +113,46 @@ class FitSettings(BaseSettings):
 
     @property
     def model_name(self) -> str:
-        """The name asked for, or that of the folder."""
-        return self.name or self.out.resolve().name
+        """The name asked for, or that of the folder in letters that a name may have."""
+        folder = re.sub(r"[^a-z0-9._-]+", "-", self.out.resolve().name.lower()).strip("._-")
+        return self.name or folder or "model"
 
     def command(self) -> str:
-        """The command that repeats this run, with names in place of the paths of this machine."""
-        words = ["python", "-m", "training.fit", self.data.resolve().name, "--out", self.out.name]
+        """Give the command that repeats this run, with names in place of this machine's paths."""
+        words = ["python", "-m", "training.fit", self.data.resolve().name, "--out"]
+        words.append(self.out.resolve().name)
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
             if field not in ("data", "out", "resume") and value != info.default:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words += [f"--{field.replace('_', '-')}", text]
+                words += [f"--{_kebab(field)}", text]
         return shlex.join(words)
 
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic passes it)
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic passes it)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic passes it)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic passes it)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line alone, so that a command says all there is to say."""
         return (init_settings,)
+
+
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with each option, one a line, as one types them."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        text = fault["msg"].removeprefix("Value error, ")
+        if fault["loc"] and fault["type"] == "missing":
+            text = f"--{_kebab(fault['loc'][0])} is required"
+        elif fault["loc"]:
+            text = f"--{_kebab(fault['loc'][0])} {fault['input']}: {text}"
+        lines.append(f"error: {text}")
+    return "\n".join(lines)
+
+
+def _kebab(field: int | str) -> str:
+    return str(field).replace("_", "-")

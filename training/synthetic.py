@@ -44,7 +44,7 @@ class _Foam:
 
 
 def generate(kind: Kind, size: Size, seed: int) -> tuple[Pixels, Pixels]:
-    """Draws one annotated image.
+    """Draw one annotated image.
 
     Args:
         kind: What it looks like.
@@ -82,7 +82,7 @@ def _membranes(rng: Generator, size: Size) -> tuple[Pixels, Pixels]:
 
 
 def _cytoplasm(rng: Generator, cells: NDArray[np.int32], walls: Field) -> Field:
-    """Paints what lies between the membranes: tint, grain, vesicles and mitochondria."""
+    """Paint what lies between the membranes: tint, grain, vesicles and mitochondria."""
     size = (cells.shape[0], cells.shape[1])
     tint = rng.normal(151, 9, cells.max() + 1)
     crowding = rng.uniform(0, 0.009, cells.max() + 1)
@@ -97,7 +97,7 @@ def _cytoplasm(rng: Generator, cells: NDArray[np.int32], walls: Field) -> Field:
 
 
 def _mitochondria(rng: Generator, walls: Field) -> list[tuple[int, int]]:
-    """Picks centres with room around them, each in another place."""
+    """Pick centres with room around them, each in another place."""
     centres: list[tuple[int, int]] = []
     for row, column in rng.permutation(np.argwhere(walls > 26))[:60]:
         if all(np.hypot(row - r, column - c) > 90 for r, c in centres):
@@ -163,7 +163,7 @@ _PAINTERS: dict[Kind, Callable[[Generator, Size], tuple[Pixels, Pixels]]] = {
 
 
 def _noise(rng: Generator, size: Size, scale: int) -> Field:
-    """Gives a smooth random field of mean 0 and deviation 1 that changes over `scale` px."""
+    """Give a smooth random field of mean 0 and deviation 1 that changes over `scale` px."""
     step = max(scale // 2, 1)
     coarse = rng.standard_normal((size[0] // step + 6, size[1] // step + 6))
     field: Field = ndimage.zoom(ndimage.gaussian_filter(coarse, scale / step, mode="wrap"), step)
@@ -172,7 +172,7 @@ def _noise(rng: Generator, size: Size, scale: int) -> Field:
 
 
 def _packed(rng: Generator, size: Size, radii: Field, gap: float) -> tuple[Field, Field]:
-    """Places circles, the largest first, so that no two overlap; drops what finds no place.
+    """Place circles, the largest first, so that no two overlap; drops what finds no place.
 
     Returns:
         (N, 2) centres as row and column, and (N,) radii, both in px.
@@ -187,7 +187,7 @@ def _packed(rng: Generator, size: Size, radii: Field, gap: float) -> tuple[Field
 
 
 def _foam(rng: Generator, size: Size, radii: Field, bend: float, ripple: float) -> _Foam:
-    """Packs circles, bends the plane and gives every pixel to its nearest circle.
+    """Pack circles, bends the plane and gives every pixel to its nearest circle.
 
     The plane is shifted by about `bend` px over long distances and `ripple` px over short ones.
     """
@@ -206,7 +206,7 @@ def _foam(rng: Generator, size: Size, radii: Field, bend: float, ripple: float) 
 
 
 def _borders(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Marks the pixels whose right or lower neighbour has another id."""
+    """Mark the pixels whose right or lower neighbour has another id."""
     borders = np.zeros(labels.shape, np.bool_)
     borders[:-1] |= labels[:-1] != labels[1:]
     borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
@@ -214,7 +214,7 @@ def _borders(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _turned(shape: Sequence[int], centre: tuple[float, float], angle: float) -> tuple[Field, Field]:
-    """Gives the coordinates of every pixel in axes through `centre`, turned by `angle` radians."""
+    """Give the coordinates of every pixel in axes through `centre`, turned by `angle` radians."""
     rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
     rows, columns = rows - centre[0], columns - centre[1]
     turn = np.array([np.cos(angle), np.sin(angle)])
@@ -222,7 +222,7 @@ def _turned(shape: Sequence[int], centre: tuple[float, float], angle: float) -> 
 
 
 def _renumbered(labels: NDArray[np.int32]) -> NDArray[np.uint16]:
-    """Keeps the largest component of every id, drops specks and counts from 1 without gaps."""
+    """Keep the largest component of every id, drops specks and counts from 1 without gaps."""
     result = np.zeros(labels.shape, np.uint16)
     for label in range(1, int(labels.max()) + 1):
         components, _ = ndimage.label(labels == label)
@@ -237,7 +237,7 @@ def _to_bits(image: Field, dtype: type[np.unsignedinteger[Any]]) -> Pixels:
 
 
 def write(folder: Path, kind: Kind, count: int, size: Size, seed: int) -> None:
-    """Writes annotated images as a data folder: `images/` and `labels/`, same stems.
+    """Write annotated images as a data folder: `images/` and `labels/`, same stems.
 
     Args:
         folder: Made where it is missing; files of the same name are replaced.
@@ -263,7 +263,7 @@ def write(folder: Path, kind: Kind, count: int, size: Size, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m training.synthetic", description="Write annotated images as a data folder."
     )

@@ -10,15 +10,13 @@ Source: Ronneberger et al. 2015, eq. 2.
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import DatasetError
-
-IntArray = NDArray[np.integer[Any]]
+from training.labels import IntArray, require_classes, require_ids, require_labels
 
 BORDER_WEIGHT = 10.0
 """The paper's w0: the weight of a border of no width."""
@@ -30,35 +28,8 @@ _REACH_SIGMAS = 8.0
 """An object matters up to this many sigma away: beyond, its term is below exp(-32) · w0."""
 
 
-def objects_of(semantic: IntArray) -> NDArray[np.int32]:
-    """Gives the objects of a semantic label map: the components (4-connectivity) of its classes.
-
-    Class 0 is background. Touching pixels of different classes belong to different objects.
-
-    Args:
-        semantic: (H, W) integer classes.
-
-    Returns:
-        (H, W) int32 ids from 1, in order of class; 0 where the class is 0.
-
-    Raises:
-        ValueError: The label map is no (H, W) array of integers.
-        DatasetError: A class is negative.
-    """
-    _require_labels("semantic", semantic)
-    objects = np.zeros(semantic.shape, np.int32)
-    count = 0
-    for label in np.flatnonzero(np.bincount(semantic.ravel())):
-        if label == 0:
-            continue
-        components, found = ndimage.label(semantic == label)
-        objects += np.where(components > 0, components + count, 0)
-        count += found
-    return objects
-
-
 def class_weights(semantic_labels: Iterable[IntArray], num_classes: int) -> NDArray[np.float32]:
-    """Gives the weights that make all classes count alike: w_c = N / (K · n_c).
+    """Give the weights that make all classes count alike: w_c = N / (K · n_c).
 
     N is the number of pixels, n_c that of class c. The mean weight of all pixels is 1 where every
     class occurs. A class that never occurs gets 0: no pixel of these labels carries its weight.
@@ -76,7 +47,7 @@ def class_weights(semantic_labels: Iterable[IntArray], num_classes: int) -> NDAr
     """
     counts = np.zeros(num_classes, np.int64)
     for semantic in semantic_labels:
-        _require_labels("semantic labels", semantic, num_classes)
+        require_classes(num_classes, semantic=semantic)
         counts += np.bincount(semantic.ravel(), minlength=num_classes)
     if not counts.any():
         raise DatasetError("class weights need labels with at least one pixel")
@@ -87,7 +58,7 @@ def class_weights(semantic_labels: Iterable[IntArray], num_classes: int) -> NDAr
 def border_weights(
     objects: IntArray, *, w0: float = BORDER_WEIGHT, sigma: float = BORDER_SIGMA
 ) -> NDArray[np.float32]:
-    """Gives the border term: high where the background between two objects is narrow.
+    """Give the border term: high where the background between two objects is narrow.
 
     Args:
         objects: (H, W) integer object ids, 0 for background; an id may have several components.
@@ -103,7 +74,7 @@ def border_weights(
 
     Source: Ronneberger et al. 2015, eq. 2.
     """
-    _require_labels("objects", objects)
+    require_ids(objects=objects)
     if not sigma > 0.0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     nearest, second = _two_nearest(objects, reach=math.ceil(_REACH_SIGMAS * sigma))
@@ -119,7 +90,7 @@ def weight_map(
     w0: float = BORDER_WEIGHT,
     sigma: float = BORDER_SIGMA,
 ) -> NDArray[np.float32]:
-    """Gives the weight of every pixel in the loss: the weight of its class and the border term.
+    """Give the weight of every pixel in the loss: the weight of its class and the border term.
 
     Args:
         semantic: (H, W) integer classes below K.
@@ -140,15 +111,14 @@ def weight_map(
     """
     if class_weights.ndim != 1:
         raise ValueError(f"class_weights must be (K,), got {class_weights.shape}")
-    _require_labels("semantic", semantic, len(class_weights))
-    if semantic.shape != objects.shape:
-        raise ValueError(f"semantic {semantic.shape} and objects {objects.shape} differ in shape")
+    require_labels(semantic=semantic, objects=objects)
+    require_classes(len(class_weights), semantic=semantic)
     balance = class_weights.astype(np.float32)[semantic]
     return balance + border_weights(objects, w0=w0, sigma=sigma)
 
 
 def _two_nearest(objects: IntArray, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gives the distances to the two nearest objects, inf where none is within reach."""
+    """Give the distances to the two nearest objects, inf where none is within reach."""
     nearest = np.full(objects.shape, np.inf)
     second = np.full(objects.shape, np.inf)
     for label, box in enumerate(ndimage.find_objects(objects.astype(np.int64)), start=1):
@@ -159,12 +129,3 @@ def _two_nearest(objects: IntArray, reach: int) -> tuple[NDArray[np.float64], ND
         second[around] = np.minimum(second[around], np.maximum(nearest[around], distance))
         nearest[around] = np.minimum(nearest[around], distance)
     return nearest, second
-
-
-def _require_labels(name: str, labels: IntArray, num_classes: int | None = None) -> None:
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{name} must be (H, W) integer, got {labels.shape} {labels.dtype}")
-    if labels.size and labels.min() < 0:
-        raise DatasetError(f"{name} hold the negative id {labels.min()}")
-    if num_classes is not None and labels.size and labels.max() >= num_classes:
-        raise DatasetError(f"{name} hold class {labels.max()}, but there are {num_classes} classes")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from training.labels import objects_of
 from training.synthetic import Kind, generate, main
-from training.weight_map import objects_of
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 INSTANCE_KINDS: tuple[Kind, ...] = ("blobs", "touching-cells")

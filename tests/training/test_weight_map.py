@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage import measure
 
 from model.errors import DatasetError
-from training.weight_map import border_weights, class_weights, objects_of, weight_map
+from training.weight_map import border_weights, class_weights, weight_map
 
 Ids = NDArray[np.integer[Any]]
-
-independent: Any = measure  # scikit-image gives its functions no types
 
 
 def discs(seed: int, count: int, size: tuple[int, int] = (150, 190)) -> NDArray[np.int32]:
@@ -100,7 +97,7 @@ def test_a_class_that_never_occurs_has_weight_zero() -> None:
 
 
 def test_class_weights_refuse_a_class_out_of_range() -> None:
-    with pytest.raises(DatasetError, match="hold class 255, but there are 2 classes"):
+    with pytest.raises(DatasetError, match="semantic hold class 255, but the 2 classes end at 1"):
         class_weights([np.full((3, 3), 255, np.uint8)], 2)
 
 
@@ -120,31 +117,13 @@ def test_a_weight_map_is_the_class_weight_plus_the_border_term() -> None:
 
 
 def test_a_weight_map_refuses_arrays_of_different_shapes() -> None:
-    with pytest.raises(ValueError, match=r"semantic \(3, 3\) and objects \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"semantic \(3, 3\), objects \(3, 4\)"):
         weight_map(np.zeros((3, 3), int), np.zeros((3, 4), int), np.ones(2, np.float32))
 
 
 def test_a_weight_map_refuses_class_weights_of_wrong_rank() -> None:
     with pytest.raises(ValueError, match=r"class_weights must be \(K,\)"):
         weight_map(np.zeros((3, 3), int), np.zeros((3, 3), int), np.ones((2, 1), np.float32))
-
-
-def test_objects_are_the_components_of_each_class() -> None:
-    semantic = np.random.default_rng(1).integers(0, 3, (40, 40))
-    objects = objects_of(semantic)
-    expected = independent.label(semantic, background=0, connectivity=1)
-    pairs = np.unique(np.stack([objects.ravel(), expected.ravel()]), axis=1)
-    assert pairs.shape[1] == expected.max() + 1 == objects.max() + 1
-    assert objects.dtype == np.int32
-
-
-def test_a_label_map_of_background_holds_no_object() -> None:
-    assert not objects_of(np.zeros((4, 4), np.uint8)).any()
-
-
-def test_a_label_map_of_wrong_rank_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"semantic must be \(H, W\) integer, got \(2, 3, 3\)"):
-        objects_of(np.zeros((2, 3, 3), int))
 
 
 def test_a_negative_object_id_is_refused() -> None:
