@@ -17,6 +17,7 @@ UNetError
 │   ├── ImageTypeRefused
 │   ├── ImageTooLarge
 │   ├── ImagePagesRefused
+│   ├── ImageChannelsRefused
 │   └── ImageValuesInvalid
 ├── RequestError                the request around the image is wrong
 │   ├── UploadTooLarge
@@ -143,6 +144,12 @@ class ImagePagesRefused(ImageError):
     """The image has more than one page."""
 
     code = "image-pages-refused"
+
+
+class ImageChannelsRefused(ImageError):
+    """The image has channels that the model does not read."""
+
+    code = "image-channels-refused"
 
 
 class ImageValuesInvalid(ImageError):

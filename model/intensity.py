@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model.errors import ImageChannelsRefused
+
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue. Source: Rec. ITU-R BT.601."""
 
@@ -75,7 +77,7 @@ def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
     copy, for a network of several.
 
     Raises:
-        ValueError: for any other pair of numbers, naming both.
+        ImageChannelsRefused: for any other pair of numbers, naming both.
     """
     found = image.shape[0]
     if found == channels:
@@ -84,7 +86,9 @@ def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
         return np.broadcast_to(image, (channels, *image.shape[1:]))
     if found == len(LUMA) and channels == 1:
         return _luma(image)
-    raise ValueError(f"an image of {found} channels cannot be read by a network of {channels}")
+    raise ImageChannelsRefused(
+        f"The image has {found} channels; a network of {channels} reads {channels} or 1."
+    )
 
 
 def _luma(image: NDArray[Any]) -> NDArray[np.float32]:

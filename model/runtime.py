@@ -123,7 +123,7 @@ def _session_on_cuda(path: Path, data: bytes, threads: int) -> Any:
     onnxruntime.preload_dlls()  # finds the CUDA libraries that Python packages bring
     session = _session(path, data, [(CUDA, CUDA_OPTIONS), CPU], threads)
     if session.get_providers()[0] != CUDA:
-        raise DeviceError(f"CUDA cannot be had: {_missing_library()}.")
+        raise DeviceError(f"CUDA cannot be had: {_missing_libraries()}.")
     return session
 
 
@@ -141,14 +141,17 @@ def _session(path: Path, data: bytes, providers: list[Any], threads: int) -> Any
         ) from exc
 
 
-def _missing_library() -> str:
-    """Say which library keeps ONNX Runtime from CUDA, as the dynamic linker does."""
+def _missing_libraries() -> str:
+    """Say which libraries keep ONNX Runtime from CUDA, as the dynamic linker does."""
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    missing: list[str] = []
     for library in ("libcuda.so.1", str(provider)):
         try:
             ctypes.CDLL(library)
         except OSError as exc:
-            return f"a library is missing ({exc})"
+            missing.append(str(exc))
+    if missing:
+        return f"libraries are missing ({'; '.join(missing)})"
     return "all its libraries load, but it finds no device; see `nvidia-smi`"
 
 

@@ -77,7 +77,7 @@ def fit(settings: FitSettings) -> RunFolder:
     manifest = draft_manifest(settings, dataset, training, validation)
     progress = train(settings, manifest, training, validation)
     evaluation = finish(folder, settings, validation)
-    runtime = Runtime(folder.model, "cpu")
+    runtime = Runtime(folder.model)
     write_report(folder, runtime, validation, evaluation, progress.log)
     names = [entry.name for entry in runtime.manifest.classes]
     print(f"\n{folder.model} on {len(validation)} validation images, run as the service runs it:")
@@ -119,13 +119,13 @@ def finish(
     """Export the best checkpoint, score the exported graph, and write the scores beside it."""
     data = export(folder.best, settings.precision)
     folder.model.write_bytes(data)
-    draft = Runtime(folder.model, "cpu")
+    draft = Runtime(folder.model)
     graph = data[: draft.manifest.graph_bytes]
     found = evaluate(draft, validation).best
     threshold = None if found is None else found.threshold
     manifest = draft.manifest.model_copy(update={"decision_threshold": threshold})
     folder.model.write_bytes(pack(graph, manifest))
-    evaluation = evaluate(Runtime(folder.model, "cpu"), validation)
+    evaluation = evaluate(Runtime(folder.model), validation)
     scores = ScoreRecord(images=evaluation.images, values=evaluation.as_dict())
     folder.model.write_bytes(pack(graph, manifest.model_copy(update={"scores": scores})))
     return evaluation

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model.errors import ImageChannelsRefused
 from model.intensity import IntensityRule, IntensityScale, match_channels
 
 RULE = IntensityRule()
@@ -35,7 +36,7 @@ def test_what_lies_beyond_the_scale_is_cut() -> None:
 def test_one_image_at_several_depths_has_one_scaling(dtype: type, factor: float) -> None:
     image = grey()
 
-    other = (image * np.float64(factor)).astype(dtype)
+    other: NDArray[np.generic] = (image * np.float64(factor)).astype(dtype)
 
     assert np.abs(scaled(other) - scaled(image)).max() < 1e-2
 
@@ -89,5 +90,5 @@ def test_grey_is_replicated_for_a_colour_network() -> None:
 
 
 def test_other_numbers_of_channels_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="2 channels cannot be read by a network of 3"):
+    with pytest.raises(ImageChannelsRefused, match="2 channels; a network of 3"):
         match_channels(np.zeros((2, 4, 4)), 3)

@@ -75,7 +75,7 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error_that_names_the_library(
 ) -> None:
     pretend_gpu_build(monkeypatch, ends_up_on=["CPUExecutionProvider"])
 
-    with pytest.raises(DeviceError, match=r"a library is missing \(libc.*\.so"):
+    with pytest.raises(DeviceError, match=r"libraries are missing \(libc.*\.so"):
         Runtime(make_artefact(SMALL), "cuda")
 
 

@@ -38,7 +38,8 @@ def session(depth: int) -> onnxruntime.InferenceSession:
 
 def run_double(depth: int, pixels: NDArray[Any]) -> NDArray[Any]:
     with torch.no_grad():
-        return double_network(depth)(torch.from_numpy(pixels[None]).double())[0].numpy()
+        logits: torch.Tensor = double_network(depth)(torch.from_numpy(pixels[None]).double())
+    return logits[0].numpy()
 
 
 def run_onnx(depth: int, pixels: NDArray[Any]) -> NDArray[Any]:
