@@ -18,7 +18,9 @@ def main() -> int:
     try:
         settings = CliApp.run(Settings)
     except ValidationError as exc:
-        print(exc, file=sys.stderr)
+        for entry in exc.errors():
+            name = "_".join(str(part) for part in entry["loc"]).upper()
+            print(f"UNET_SERVICE_{name} is {entry['input']!r}: {entry['msg']}.", file=sys.stderr)
         return 2
     try:
         app = create_app(settings)

@@ -15,7 +15,7 @@ from model.errors import InferenceFailed, ServiceStopping
 from model.runtime import Runtime
 from model.segmentation import Segmentation
 from model.tiling import Tile
-from service.schemas import State
+from service.schemas import EngineState
 
 TILES_A_RUN = {"cpu": 1, "cuda": 4}
 """A CPU gains nothing from a batch; a GPU does."""
@@ -79,7 +79,7 @@ class Engine:
     def __init__(self, runtime: Runtime, edges: Sequence[int]) -> None:
         self.runtime = runtime
         self.edges = tuple(edges)
-        self.state: State = "warming-up"
+        self.state: EngineState = "warming-up"
         self._tiles_a_run = TILES_A_RUN[runtime.provider]
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -119,14 +119,21 @@ class Engine:
             job.abandoned = True
 
     def _work(self) -> None:
-        try:
-            self.runtime.warm_up(self.edges)
-            self.state = "ready"
-        except InferenceFailed:
-            log.exception("%s did not warm up", self._thread.name)
-            self.state = "failed"
+        self._warm_up()
         while turn := self._next_turn():
             self._run(turn)
+
+    def _warm_up(self) -> None:
+        try:
+            for edge in self.edges:
+                if self._stopping:
+                    return
+                self.runtime.warm_up([edge])
+        except Exception:  # whatever it is: without this thread all requests would wait for ever
+            log.exception("%s did not warm up", self._thread.name)
+            self.state = "failed"
+        else:
+            self.state = "ready"
 
     def _next_turn(self) -> list[tuple[_Job, Tile]]:
         """Wait for work and take one batch of it; an empty list is the end."""
@@ -159,18 +166,24 @@ class Engine:
         return turn
 
     def _run(self, turn: Sequence[tuple[_Job, Tile]]) -> None:
-        began = time.perf_counter()
         try:
-            batch = np.stack([job.work.read(tile) for job, tile in turn])
-            for (job, tile), logits in zip(turn, self.runtime.run(batch), strict=True):
-                job.work.write(tile, logits)
+            self._run_together(turn)
         except Exception as exc:
-            log.exception("a turn of %d tile(s) failed", len(turn))
+            jobs = dict.fromkeys(job for job, _ in turn)
+            log.exception("a turn of %d tile(s) of %d image(s) failed", len(turn), len(jobs))
+            if len(jobs) > 1:  # one image's failure is not the others'
+                for job in jobs:
+                    self._run([entry for entry in turn if entry[0] is job])
+                return
             error = InferenceFailed("The model failed on this image.")
             error.__cause__ = exc
-            for job, _ in turn:
-                job.fail(error)
-            return
+            turn[0][0].fail(error)
+
+    def _run_together(self, turn: Sequence[tuple[_Job, Tile]]) -> None:
+        began = time.perf_counter()
+        batch = np.stack([job.work.read(tile) for job, tile in turn])
+        for (job, tile), logits in zip(turn, self.runtime.run(batch), strict=True):
+            job.work.write(tile, logits)
         share = (time.perf_counter() - began) / len(turn)
         for job, _ in turn:
             job.inference_s += share

@@ -1,5 +1,6 @@
 """What the errors mean to HTTP: `application/problem+json` on every 4xx and 5xx (RFC 9457)."""
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from model import errors
+from service.schemas import SegmentQuery
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -19,6 +21,7 @@ STATUSES: dict[type[errors.UNetError], HTTPStatus] = {
     errors.ImageTypeRefused: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ImagePagesRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageChannelsRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ImageValuesInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RequestError: HTTPStatus.BAD_REQUEST,
     errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -31,6 +34,8 @@ STATUSES: dict[type[errors.UNetError], HTTPStatus] = {
     errors.InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """A class that is not named has the status of the nearest one above it."""
+
+log = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
@@ -65,9 +70,18 @@ def fault(request_id: str) -> JSONResponse:
     return problem(request_id, HTTPStatus.INTERNAL_SERVER_ERROR, "fault", detail)
 
 
+def cut_short(request_id: str) -> JSONResponse:
+    """Build the problem of a request that was not done when the grace was over."""
+    status, code = STATUSES[errors.ServiceUnavailable], errors.ServiceStopping.code
+    headers = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+    return problem(request_id, status, code, "The service stopped before this was done.", headers)
+
+
 async def _answer_domain_error(request: Request, error: errors.UNetError) -> JSONResponse:
     status = status_of(error)
     headers: dict[str, str] = {}
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request %s: %s", request.state.request_id, error, exc_info=error)
     if isinstance(error, errors.ServiceUnavailable) and status != STATUSES[errors.InferenceFailed]:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, errors.ServiceStopping | errors.UploadStalled):
@@ -99,5 +113,5 @@ async def _answer_invalid_parameters(
 def _describe(entry: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in entry["loc"][1:])[:64]
     if entry["type"] == "extra_forbidden":
-        return f"There is no parameter {name!r}."
+        return f"There is no parameter {name!r}; there are {', '.join(SegmentQuery.model_fields)}."
     return f"The parameter {name!r} is {str(entry.get('input'))[:64]!r}: {entry['msg']}."

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.errors import ServiceStopping
-from service.errors import fault
+from service.errors import cut_short, fault
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,10 @@ class RequestScope:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             log.info("request %s: the client left", request_id)
+        except asyncio.CancelledError:
+            if status or not self.lifecycle.stopping:
+                raise
+            await cut_short(request_id)(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if not status:
@@ -90,7 +94,7 @@ class RequestScope:
             self.lifecycle.end()
             elapsed_ms = (time.perf_counter() - began) * 1e3
             log.info(
-                "%s %s %s %d %.0f ms",
+                "%s %s %r %d %.0f ms",
                 request_id,
                 scope["method"],
                 scope["path"],

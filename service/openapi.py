@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from service.errors import MEDIA_TYPE
 from service.schemas import Problem, SegmentAnswer
 
 _FILE = {"type": "string", "format": "binary"}
 
+_PROBLEM = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "What was found, and what to do about it."},
-    "5XX": {"model": Problem, "description": "A fault of the service, or no room for now."},
+    "4XX": {"content": _PROBLEM, "description": "What was found, and what to do about it."},
+    "5XX": {"content": _PROBLEM, "description": "A fault of the service, or no room for now."},
 }
 
 SEGMENT_BODY: dict[str, Any] = {
@@ -29,6 +32,7 @@ SEGMENT_BODY: dict[str, Any] = {
 
 SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
+        "model": SegmentAnswer,
         "description": (
             "The label map: an indexed PNG whose pixels are class ids, or COCO run-length "
             "encoding, one segment a class. `Server-Timing` says where the time went."
@@ -36,7 +40,6 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {
             "image/png": {"schema": _FILE},
             "application/json": {
-                "schema": {"$ref": f"#/components/schemas/{SegmentAnswer.__name__}"},
                 "example": {
                     "model": {
                         "name": "em-membranes",

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -60,7 +61,9 @@ async def segment(
 async def answer(service: State, engine: Engine, upload: Upload, media_type: Format) -> Response:
     """Decode, segment and encode, each where it holds nobody up."""
     manifest = engine.runtime.manifest
-    header = read_header(upload.data, max_image_pixels=service.settings.max_image_pixels)
+    max_image_pixels = service.settings.max_image_pixels
+    read = partial(read_header, max_image_pixels=max_image_pixels)
+    header = await in_thread(service, read, upload.data)
     check_declared_format(upload, header.format)
     with service.admission.image(header.height * header.width):
         began = time.perf_counter()
@@ -85,7 +88,7 @@ async def answer(service: State, engine: Engine, upload: Upload, media_type: For
             segments=content,
             timings=timings,
         )
-        content = described.model_dump_json(by_alias=True).encode()
+        content = await in_thread(service, partial(described.model_dump_json, by_alias=True))
     return Response(content, media_type=media_type, headers=answer_headers(engine, timings))
 
 
@@ -130,29 +133,30 @@ def refuse_parameters_in_form(upload: Upload) -> None:
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
     """Do the work while the client waits for it; give it up when the client leaves.
 
+    Work in a thread cannot be given up. A scope, unlike the cancellation of a task, waits for it,
+    so what the request holds is free when this returns.
+
     Raises:
         ClientDisconnect: if it leaves.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
+    with anyio.CancelScope() as scope:
+        watch = asyncio.ensure_future(cancel_when_disconnected(request, scope))
+        try:
+            return await work
+        finally:
+            watch.cancel()
+    raise ClientDisconnect
 
 
-async def disconnected(request: Request) -> None:
+async def cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -> None:
     """Wait until the client leaves. Its body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    scope.cancel()
 
 
 async def in_thread(service: State, function: Callable[..., T], *arguments: Any) -> T:
-    """Run what takes long over pixels off the event loop, as many at a time as allowed."""
+    """Run what takes long over an image off the event loop, as many at a time as allowed."""
     return await anyio.to_thread.run_sync(function, *arguments, limiter=service.pixel_threads)
 
 

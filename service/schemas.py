@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.artefact import Manifest, Precision
 from model.runtime import Provider
 
-State = Literal["warming-up", "ready", "failed"]
+EngineState = Literal["warming-up", "ready", "failed"]
 
 
 class SegmentQuery(BaseModel):
@@ -72,7 +72,7 @@ class ServedModel(BaseModel):
     name: str
     sha256: str
     provider: Provider
-    state: State
+    state: EngineState
     manifest: Manifest
 
 
@@ -93,7 +93,7 @@ class ModelState(BaseModel):
 
     name: str
     provider: Provider
-    state: State
+    state: EngineState
     tile_edges: tuple[int, ...] = Field(description="Tile shapes that are warmed up, in px.")
 
 

@@ -1,0 +1,79 @@
+"""The models that are served."""
+
+from pathlib import Path
+
+import pytest
+
+from model.architecture import Architecture
+from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
+from service.models import Models
+from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """Give a folder of two models."""
+    write_artefact(tmp_path, name="membranes", file="1.onnx")
+    write_artefact(tmp_path, name="cells", file="2.onnx")
+    return tmp_path
+
+
+def name_of_default(models: Models) -> str:
+    return models.find(None).runtime.manifest.name
+
+
+def test_the_default_is_the_first_by_name(two: Path) -> None:
+    assert name_of_default(Models.open(settings_of(two))) == "cells"
+
+
+def test_the_default_can_be_set(two: Path) -> None:
+    assert name_of_default(Models.open(settings_of(two, default_model="membranes"))) == "membranes"
+
+
+def test_a_model_is_found_by_the_name_in_its_manifest(two: Path) -> None:
+    assert Models.open(settings_of(two)).find("membranes").runtime.manifest.name == "membranes"
+
+
+def test_an_unknown_model_is_refused_with_a_list_of_all(two: Path) -> None:
+    with pytest.raises(ModelNotFound, match="no model 'nuclei'; there are membranes, cells"):
+        Models.open(settings_of(two)).find("nuclei")
+
+
+def test_an_empty_name_is_not_the_default(two: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        Models.open(settings_of(two)).find("")
+
+
+def test_an_unknown_default_is_refused_when_the_models_are_opened(two: Path) -> None:
+    with pytest.raises(ModelNotFound, match="nuclei"):
+        Models.open(settings_of(two, default_model="nuclei"))
+
+
+def test_two_artefacts_of_one_name_are_refused(two: Path) -> None:
+    write_artefact(two, name="cells", file="3.onnx")
+    with pytest.raises(ManifestInvalid, match=r"Two artefacts in .* are named cells"):
+        Models.open(settings_of(two))
+
+
+def test_a_folder_without_artefacts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactNotFound, match=r"holds no \.onnx artefact"):
+        Models.open(settings_of(tmp_path))
+
+
+def test_tiles_are_no_larger_than_the_setting_allows(two: Path) -> None:
+    for engine in Models.open(settings_of(two)).engines.values():
+        assert max(engine.edges) == TILE_EDGE
+
+
+def test_models_of_different_depths_have_tiles_of_their_own(tmp_path: Path) -> None:
+    write_artefact(tmp_path)
+    write_artefact(tmp_path, Architecture(depth=2, base_channels=2), name="flat")
+    engines = Models.open(settings_of(tmp_path)).engines
+    for engine in engines.values():
+        assert all(map(engine.runtime.manifest.geometry.is_valid, engine.edges))
+    assert engines["flat"].edges != engines["tiny"].edges
+
+
+def test_models_are_not_ready_before_they_are_started(two: Path) -> None:
+    with pytest.raises(ServiceNotReady, match="is not ready: warming-up"):
+        Models.open(settings_of(two)).ready_states()
