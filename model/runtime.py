@@ -3,7 +3,6 @@
 import ctypes
 import logging
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -81,11 +80,10 @@ class Runtime:
             raise InferenceFailed(f"The runtime failed on a batch of {shape}.") from exc
         return logits  # type: ignore[no-any-return]
 
-    def warm_up(self, edges: Iterable[int]) -> None:
-        """Run an empty tile of every edge once, so that no request pays for the first run."""
+    def warm_up(self, edge: int, batch: int = 1) -> None:
+        """Run empty tiles of one shape, so that no request pays for the first run of it."""
         channels = self.manifest.architecture.in_channels
-        for edge in edges:
-            self.run(np.zeros((1, channels, edge, edge), np.float32))
+        self.run(np.zeros((batch, channels, edge, edge), np.float32))
 
 
 def refuse_two_runtimes() -> None:

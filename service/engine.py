@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,10 +126,10 @@ class Engine:
 
     def _warm_up(self) -> None:
         try:
-            for edge in self.edges:
+            for edge, batch in product(self.edges, range(1, self._tiles_a_run + 1)):
                 if self._stopping:
                     return
-                self.runtime.warm_up([edge])
+                self.runtime.warm_up(edge, batch)
         except Exception:  # whatever it is: without this thread all requests would wait for ever
             log.exception("%s did not warm up", self._thread.name)
             self.state = "failed"

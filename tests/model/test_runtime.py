@@ -109,13 +109,13 @@ def test_a_batch_that_the_graph_cannot_run_is_an_error_of_ours(make_artefact: Ma
         Runtime(make_artefact(SMALL), "cpu").run(np.zeros((1, 1, 100, 100), np.float32))
 
 
-def test_warming_up_runs_every_edge_once(
+def test_warming_up_runs_one_batch_of_the_shape(
     make_artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = Runtime(make_artefact(Architecture(base_channels=4, in_channels=3)), "cpu", threads=1)
     seen: list[tuple[int, ...]] = []
     monkeypatch.setattr(runtime, "run", lambda tiles: seen.append(tiles.shape))
 
-    runtime.warm_up((188, 204))
+    runtime.warm_up(204, batch=2)
 
-    assert seen == [(1, 3, 188, 188), (1, 3, 204, 204)]
+    assert seen == [(2, 3, 204, 204)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ class RecordingRuntime(Runtime):
 
     def __init__(self, provider: Provider = "cpu") -> None:
         self.runs: list[Batch] = []
-        self.warmed_up: list[int] = []
+        self.warmed_up: list[tuple[int, int]] = []
         self.before_run: Callable[[Batch], None] = lambda _: None
         self.before_warm_up: Callable[[], None] = lambda: None
         self._provider = provider
@@ -56,9 +56,9 @@ class RecordingRuntime(Runtime):
         logits[:, 1] = 1
         return logits
 
-    def warm_up(self, edges: Iterable[int]) -> None:
+    def warm_up(self, edge: int, batch: int = 1) -> None:
         self.before_warm_up()
-        self.warmed_up += edges
+        self.warmed_up.append((edge, batch))
 
 
 def work(image: int, tiles: int, edge: int = EDGE) -> Segmentation:
@@ -288,7 +288,14 @@ def test_an_engine_is_ready_once_every_edge_is_warmed_up() -> None:
     with started(Engine(runtime, [EDGE, OTHER_EDGE])) as engine:
         wait_for_warm_up(engine)
         assert engine.state == "ready"
-    assert runtime.warmed_up == [EDGE, OTHER_EDGE]
+    assert runtime.warmed_up == [(EDGE, 1), (OTHER_EDGE, 1)]
+
+
+def test_a_gpu_is_warmed_up_with_every_batch_that_it_may_be_given() -> None:
+    runtime = RecordingRuntime("cuda")
+    with started(Engine(runtime, [EDGE])) as engine:
+        wait_for_warm_up(engine)
+    assert runtime.warmed_up == [(EDGE, batch) for batch in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("error", [InferenceFailed("no memory"), MemoryError()])
@@ -316,4 +323,4 @@ def test_an_engine_stops_without_warming_up_what_is_left() -> None:
     runtime.before_warm_up = begin_to_stop
     engine.start()
     engine._thread.join(10)
-    assert runtime.warmed_up == [EDGE]
+    assert runtime.warmed_up == [(EDGE, 1)]

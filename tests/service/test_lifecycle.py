@@ -124,7 +124,7 @@ class CountingRuntime(Runtime):
         self.began = threading.Event()
         self.may_go_on = threading.Event()
 
-    def warm_up(self, edges: object) -> None:
+    def warm_up(self, edge: int, batch: int = 1) -> None:
         """It is not counted."""
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -288,7 +288,7 @@ class SlowToWarmUp(Runtime):
         self.__dict__ |= opened.__dict__
         self.may_go_on = threading.Event()
 
-    def warm_up(self, edges: object) -> None:
+    def warm_up(self, edge: int, batch: int = 1) -> None:
         self.may_go_on.wait(10)
 
 
