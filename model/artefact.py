@@ -70,6 +70,7 @@ class TrainingRecord(_Frozen):
     training_images: tuple[str, ...]
     validation_images: tuple[str, ...]
     steps: int
+    """Optimiser steps behind these parameters: those of the best validation."""
     command: str
     """The command that made this file."""
 

@@ -43,13 +43,17 @@ def export(path: Path, precision: StoredPrecision) -> bytes:
     state = checkpoint.load(path)
     try:
         manifest = Manifest.model_validate_json(state["manifest"])
-        threshold = state["best"]["threshold"] if state["best"] else None
+        validation = state["validation"]
         network = UNet(manifest.architecture).eval()
         network.load_state_dict(state["model"])
     except (KeyError, ValidationError, RuntimeError) as exc:
         raise CheckpointError(f"{path} holds no network that fits its manifest.") from exc
     graph = export_graph(network, precision)
-    update = {"precision": precision, "decision_threshold": threshold}
+    update = {
+        "precision": precision,
+        "decision_threshold": validation["threshold"],
+        "training": manifest.training.model_copy(update={"steps": validation["step"]}),
+    }
     return pack(graph, manifest.model_copy(update=update))
 
 

@@ -201,15 +201,15 @@ class Loop:
         best = self.progress.best
         if best is None or entry["v_rand"] > best["v_rand"]:
             self.progress.best = entry
-            checkpoint.save(self.folder.best, self._weights())
-        checkpoint.save(self.folder.last, self._weights() | self._state())
+            checkpoint.save(self.folder.best, self._weights(entry))
+        checkpoint.save(self.folder.last, self._weights(entry) | self._state())
         self._write_log()
 
-    def _weights(self) -> checkpoint.State:
+    def _weights(self, validation: dict[str, Any]) -> checkpoint.State:
         return {
             "model": self.network.state_dict(),
             "manifest": self.manifest,
-            "best": self.progress.best,
+            "validation": validation,
         }
 
     def _state(self) -> checkpoint.State:

@@ -85,9 +85,9 @@ def make_manifest(architecture: Architecture) -> Manifest:
 
 def save_network(path: Path, network: UNet, threshold: float | None) -> None:
     """Write a checkpoint as a run keeps its best."""
-    best = {"step": 1, "v_rand": 0.5, "v_info": 0.5, "threshold": threshold}
+    validation = {"step": 3, "v_rand": 0.5, "v_info": 0.5, "threshold": threshold}
     manifest = make_manifest(network.architecture).model_dump_json()
-    state = {"model": network.state_dict(), "manifest": manifest, "best": best}
+    state = {"model": network.state_dict(), "manifest": manifest, "validation": validation}
     checkpoint.save(path, state)
 
 

@@ -183,6 +183,12 @@ def test_the_artefact_says_how_its_parameters_are_stored_and_where_classes_part(
     assert (manifest.precision, manifest.decision_threshold) == (precision, 0.35)
 
 
+def test_the_artefact_says_after_how_many_steps_its_parameters_were_kept(
+    exported: Exported,
+) -> None:
+    assert Runtime(exported.fp32, "cpu").manifest.training.steps == 3
+
+
 def test_a_checkpoint_without_a_threshold_gives_an_artefact_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,11 +201,15 @@ def test_a_checkpoint_without_a_threshold_gives_an_artefact_without_one(
     assert read_manifest(tmp_path, metadata).decision_threshold is None
 
 
-@pytest.mark.parametrize("missing", ["model", "manifest", "best"])
+@pytest.mark.parametrize("missing", ["model", "manifest", "validation"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path, missing: str) -> None:
     network = UNet(Architecture(depth=1, base_channels=1))
     manifest = make_manifest(network.architecture).model_dump_json()
-    state = {"model": network.state_dict(), "manifest": manifest, "best": None}
+    state = {
+        "model": network.state_dict(),
+        "manifest": manifest,
+        "validation": {"step": 1, "threshold": None},
+    }
     del state[missing]
     checkpoint.save(tmp_path / "best.pt", state)
     with pytest.raises(CheckpointError, match=r"best\.pt holds no network that fits its manifest"):
@@ -209,7 +219,11 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path, missing: str)
 def test_parameters_of_another_architecture_are_refused(tmp_path: Path) -> None:
     network = UNet(Architecture(depth=1, base_channels=1))
     manifest = make_manifest(Architecture(depth=1, base_channels=2)).model_dump_json()
-    state = {"model": network.state_dict(), "manifest": manifest, "best": None}
+    state = {
+        "model": network.state_dict(),
+        "manifest": manifest,
+        "validation": {"step": 1, "threshold": None},
+    }
     checkpoint.save(tmp_path / "best.pt", state)
     with pytest.raises(CheckpointError, match="fits its manifest"):
         export(tmp_path / "best.pt", "fp32")

@@ -173,7 +173,7 @@ def test_a_network_of_many_classes_has_no_threshold(tmp_path: Path) -> None:
     training, validation = dataset.split(2, 0)
     manifest = draft_manifest(settings, dataset, training, validation)
     train(settings, manifest, training, validation)
-    assert checkpoint.load(RunFolder(tmp_path).best)["best"]["threshold"] is None
+    assert checkpoint.load(RunFolder(tmp_path).best)["validation"]["threshold"] is None
 
 
 def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_the_checkpoint_of_the_best_validation_is_kept(tmp_path: Path) -> None:
     loop.validate = validate
     loop.run()
     best = checkpoint.load(loop.folder.best)
-    assert (best["best"]["step"], best["best"]["v_rand"]) == (4, 0.9)
+    assert (best["validation"]["step"], best["validation"]["v_rand"]) == (4, 0.9)
     weights = torch.cat([best["model"][name].flatten() for name, _ in named(loop)])
     assert torch.equal(weights, kept[1])
 
