@@ -6,6 +6,7 @@ from importlib import metadata
 
 import anyio
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from service import errors, routes
 from service.admission import Admission
@@ -47,11 +48,12 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
         finally:
             await anyio.to_thread.run_sync(models.stop)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its page at /docs loads nothing from elsewhere
         title="U-Net service",
         version=metadata.version("unet-service"),
         description="An image of any size in, a mask of the same size out, without seams.",
         lifespan=lifespan,
+        redoc_url=None,
     )
     app.state.lifecycle = lifecycle
     app.include_router(routes.router)

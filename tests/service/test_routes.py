@@ -329,6 +329,14 @@ def test_the_documentation_is_a_page(client: TestClient) -> None:
     assert "swagger" in answer.text
 
 
+def test_the_documentation_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs").text
+    loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", page)
+    assert loaded
+    for url in loaded:
+        assert client.get(url).status_code == 200
+
+
 def openapi(client: TestClient) -> dict[str, Any]:
     return cast("dict[str, Any]", client.get("/openapi.json").json())
 
