@@ -25,6 +25,7 @@ COPY --from=dependencies /venv /venv
 COPY LICENSE ./
 COPY model model
 COPY training training
+COPY docs/samples/membranes docs/samples/membranes
 USER 1000:1000
 VOLUME ["/data", "/runs"]
 ENTRYPOINT ["python", "-m", "training.fit"]

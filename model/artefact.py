@@ -41,6 +41,7 @@ MANIFEST_KEY = "unet.manifest"
 DIGEST_KEY = "unet.sha256"
 
 Precision = Literal["fp32", "fp16", "int8"]
+LabelKind = Literal["semantic", "instance"]
 
 
 class _Frozen(BaseModel):
@@ -65,6 +66,8 @@ class TrainingRecord(_Frozen):
     licence: str
     """Terms of the data, which the parameters inherit."""
     citation: str = ""
+    label_kind: LabelKind = "semantic"
+    """Whether the annotation has ids of classes or of objects."""
     data_sha256: str
     """Digest over all images and labels, training and validation."""
     training_images: tuple[str, ...]

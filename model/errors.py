@@ -29,8 +29,8 @@ UNetError
 ├── ServiceUnavailable          the service cannot take this request now
 │   ├── ServiceBusy
 │   ├── ServiceNotReady
-│   ├── ServiceStopping
-│   └── InferenceFailed
+│   └── ServiceStopping
+├── InferenceFailed             the runtime failed on tiles of this image
 └── TrainingError               training cannot go on
     ├── DatasetError
     ├── CheckpointError
@@ -224,7 +224,7 @@ class ServiceStopping(ServiceUnavailable):
     code = "service-stopping"
 
 
-class InferenceFailed(ServiceUnavailable):
+class InferenceFailed(UNetError):
     """The runtime failed on this image."""
 
     code = "inference-failed"

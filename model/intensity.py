@@ -42,8 +42,8 @@ class IntensityScale:
 class IntensityRule(BaseModel):
     """How the scale of an image is found: percentiles of all its pixels and channels together.
 
-    The rule does not ask for the depth of the pixels, so one image stored with 8, 12, 16 or 32 bits
-    gives one scale of values.
+    A percentile is a value that the image has, the nearest rank below, whatever its type: one
+    image stored with 8, 16 or 32 bits gives one scale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +66,7 @@ class IntensityRule(BaseModel):
         if image.dtype in (np.uint8, np.uint16):
             low, high = _percentiles_by_histogram(image, wanted)
         else:
-            low, high = np.percentile(image, wanted)
+            low, high = np.percentile(image, wanted, method="lower")
         return IntensityScale(float(low), float(high))
 
 

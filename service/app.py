@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
         description="An image of any size in, a mask of the same size out, without seams.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.lifecycle = lifecycle
     app.include_router(routes.router)

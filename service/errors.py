@@ -82,7 +82,7 @@ async def _answer_domain_error(request: Request, error: errors.UNetError) -> JSO
     headers: dict[str, str] = {}
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request %s: %s", request.state.request_id, error, exc_info=error)
-    if isinstance(error, errors.ServiceUnavailable) and status != STATUSES[errors.InferenceFailed]:
+    if isinstance(error, errors.ServiceUnavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, errors.ServiceStopping | errors.UploadStalled):
         headers["Connection"] = "close"
@@ -104,10 +104,7 @@ async def _answer_invalid_parameters(
     request: Request, error: RequestValidationError
 ) -> JSONResponse:
     detail = " ".join(_describe(entry) for entry in error.errors())
-    code = errors.ParameterInvalid.code
-    return problem(
-        request.state.request_id, HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{detail} See /docs."
-    )
+    return await _answer_domain_error(request, errors.ParameterInvalid(f"{detail} See /docs."))
 
 
 def _describe(entry: dict[str, Any]) -> str:

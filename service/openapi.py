@@ -5,6 +5,8 @@ from typing import Any
 from service.errors import MEDIA_TYPE
 from service.schemas import Problem, SegmentAnswer
 
+_DIGEST = "0ab5bca74944902aa61d8b4d488ab9f82f0feed97b138f5cce3b670a84e39ac6"
+
 _FILE = {"type": "string", "format": "binary"}
 
 _PROBLEM = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
@@ -43,19 +45,26 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "example": {
                     "model": {
                         "name": "em-membranes",
-                        "sha256": "5b0d…",
+                        "sha256": _DIGEST,
                         "provider": "cpu",
                         "precision": "fp16",
                     },
                     "size": [2, 3],
                     "segments": [
                         {
+                            "id": 0,
+                            "class": "membrane",
+                            "area": 2,
+                            "bbox": [0, 0, 1, 2],
+                            "rle": {"size": [2, 3], "counts": "024"},
+                        },
+                        {
                             "id": 1,
                             "class": "cell",
                             "area": 4,
                             "bbox": [1, 0, 2, 2],
                             "rle": {"size": [2, 3], "counts": "24"},
-                        }
+                        },
                     ],
                     "timings": {
                         "decode_ms": 2.1,

@@ -53,6 +53,7 @@ async def segment(
             request,
             max_upload_bytes=service.settings.max_upload_bytes,
             stall_timeout_s=service.settings.stall_timeout_s,
+            timeout_s=service.settings.upload_timeout_s,
         )
         refuse_parameters_in_form(upload)
         return await unless_disconnected(request, answer(service, engine, upload, media_type))
@@ -92,18 +93,21 @@ async def answer(service: State, engine: Engine, upload: Upload, media_type: For
     return Response(content, media_type=media_type, headers=answer_headers(engine, timings))
 
 
+@router.head("/models", include_in_schema=False)
 @router.get("/models", summary="List the models that are served")
 async def models(service: Service) -> ModelList:
     """Give every model's manifest: classes, scores, data and terms."""
     return ModelList(models=service.models.served())
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Alive?")
 async def healthz() -> Alive:
     """Answer as long as the process does."""
     return Alive()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Ready?")
 async def readyz(service: Service) -> Readiness:
     """Answer 200 once every model is verified and warmed up, and the service is not stopping."""

@@ -17,7 +17,11 @@ class SegmentQuery(BaseModel):
 
     model: str | None = Field(default=None, description="Name of the model; see /models.")
     output: Literal["labels"] = Field(default="labels", description="What is asked for.")
-    format: str | None = Field(default=None, description="`png` or `json`; wins over `Accept`.")
+    format: str | None = Field(
+        default=None,
+        description="Wins over `Accept`.",
+        json_schema_extra={"enum": ["png", "json"]},
+    )
 
 
 class ModelUsed(BaseModel):

@@ -24,6 +24,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 access_log=False,
                 log_config=None,
+                ws="none",
                 timeout_graceful_shutdown=LAST_SECOND_S,
             )
         )

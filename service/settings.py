@@ -47,9 +47,11 @@ class Settings(BaseSettings):
     """Largest image, in pixels, judged from its header."""
     max_pending_pixels: Annotated[int, Field(ge=1)] = 512_000_000
     """Pixels of all images that are held at a time; more are asked to come again."""
-    max_pending_requests: Annotated[int, Field(ge=1)] = 64
+    max_pending_requests: Annotated[int, Field(ge=1)] = 32
     """Requests that are held at a time; more are asked to come again."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """A client that sends nothing of its upload for so long is let go."""
+    upload_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """A client that is not done with its upload by then is let go."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
     """Time to finish what is in flight after SIGTERM."""

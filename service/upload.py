@@ -64,30 +64,37 @@ class Upload:
     """The other fields of the form."""
 
 
-async def read_upload(request: Request, *, max_upload_bytes: int, stall_timeout_s: float) -> Upload:
+async def read_upload(
+    request: Request, *, max_upload_bytes: int, stall_timeout_s: float, timeout_s: float
+) -> Upload:
     """Read the image out of a request's body.
 
     Args:
         request: A request whose body was not read yet.
         max_upload_bytes: The most bytes that the body may have, a form's own lines included.
         stall_timeout_s: How long the client may send nothing.
+        timeout_s: How long all of it may take: a client that sends a byte now and then is let go.
 
     Raises:
         ImageTypeRefused: The body, or the form's file, is of a type that is not read.
         ImageMissing: There is no body, or the form has no field `image`.
         ImageEmpty: The image holds no bytes.
         UploadTooLarge: The body is larger than the limit.
-        UploadStalled: The client sent nothing for too long.
+        UploadStalled: The client sent nothing for too long, or was not done in time.
         FormInvalid: The form is malformed or holds more than it may.
         starlette.requests.ClientDisconnect: The client left.
     """
     content_type, parameters = _content_type(request)
     _check_length(request, max_upload_bytes)
-    async with aclosing(_chunks(request, max_upload_bytes, stall_timeout_s)) as chunks:
-        if content_type == _FORM_TYPE:
-            upload = await _read_form(chunks, parameters)
-        else:
-            upload = Upload(b"".join([chunk async for chunk in chunks]), content_type)
+    with _in_time(timeout_s):
+        async with (
+            asyncio.timeout(timeout_s),
+            aclosing(_chunks(request, max_upload_bytes, stall_timeout_s)) as chunks,
+        ):
+            if content_type == _FORM_TYPE:
+                upload = await _read_form(chunks, parameters)
+            else:
+                upload = Upload(b"".join([chunk async for chunk in chunks]), content_type)
     if not upload.data:
         raise ImageEmpty("The image holds no bytes.")
     return upload
@@ -183,6 +190,14 @@ async def _chunks(
             if received_bytes > max_upload_bytes:
                 raise _too_large(max_upload_bytes)
             yield chunk
+
+
+@contextmanager
+def _in_time(timeout_s: float) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as exc:
+        raise UploadStalled(f"The upload was not done within {timeout_s:g} s.") from exc
 
 
 async def _next_chunk(stream: AsyncIterator[bytes], stall_timeout_s: float) -> bytes:

@@ -9,6 +9,8 @@ from PIL import Image
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE, segment
 from model.tiling import tile_edges
+from service.models import Models
+from service.settings import Settings
 from tests.conftest import DATA, ROOT
 from training.dataset import read_dataset
 from training.evaluate import choose_images, evaluate
@@ -79,15 +81,17 @@ def test_a_drawn_sample_is_segmented_right(membranes: Runtime) -> None:
     assert scores.pixel_error < 0.15
 
 
-def test_every_tile_edge_gives_the_same_labels(membranes: Runtime) -> None:
+def test_every_tile_edge_that_the_service_is_given_leads_to_the_same_labels(
+    membranes: Runtime,
+) -> None:
     with Image.open(SAMPLE / "images" / "membranes-000.png") as picture:
         image = np.asarray(picture)[np.newaxis, :150, :170]
-    geometry = membranes.manifest.geometry
-    wanted = segment(image, membranes, tile_edges(geometry, DEFAULT_TILE_EDGE))
+    wanted = segment(image, membranes, tile_edges(membranes.manifest.geometry, DEFAULT_TILE_EDGE))
 
-    for largest in (geometry.smallest_tiling_edge, 572, 1084):
-        found = segment(image, membranes, tile_edges(geometry, largest))
-        assert np.array_equal(found, wanted)
+    for largest in (188, 572, 1084):
+        settings = Settings(tile_edge=largest, device="cpu", model_dir=PRETRAINED)
+        engine = Models.open(settings).find("em-membranes")
+        assert np.array_equal(segment(image, engine.runtime, engine.edges), wanted)
 
 
 def test_the_scores_are_found_again_on_the_data(membranes: Runtime) -> None:

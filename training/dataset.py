@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from model.artefact import LabelKind
 from model.errors import DatasetError
 from training.labels import objects_of
 
-LabelKind = Literal["semantic", "instance"]
+LabelsAsked = Literal["auto", "semantic", "instance"]
 SUFFIXES = (".png", ".tif", ".tiff")
 MOST_CLASSES = 16
 """More distinct values than this, in one data set, are ids of objects."""
+PLAIN_TIFFS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 MASK_VALUE = 255
 """A mask drawn in black and white is one of two classes, whatever white is called."""
 
@@ -99,8 +101,12 @@ class Dataset:
         return tuple(entry for entry in self.images if entry.name in wanted)
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, labels_asked: LabelsAsked = "auto") -> Dataset:
     """Read all annotated images of a data set.
+
+    Args:
+        path: A folder in one of the three forms.
+        labels_asked: What labels hold; `auto` tells it by their values.
 
     Raises:
         DatasetError: saying which file is missing, does not fit its partner, or cannot be read.
@@ -124,7 +130,9 @@ def read_dataset(path: Path) -> Dataset:
     values = np.unique(np.concatenate([np.unique(labels) for _, _, labels in pairs]))
     if len(values) < 2:
         raise DatasetError(f"{path}: all labels have the one value {values[0]}; nothing to learn.")
-    kind = _label_kind([labels for _, _, labels in pairs], values)
+    kind = labels_asked
+    if kind == "auto":
+        kind = _label_kind([labels for _, _, labels in pairs], values)
     if kind == "instance":
         return Dataset(path, kind, 2, tuple(_instances(*pair) for pair in pairs))
     images = tuple(_semantic(name, image, labels, values) for name, image, labels in pairs)
@@ -198,9 +206,25 @@ def _read(path: Path) -> NDArray[Any]:
     try:
         if path.suffix.lower() == ".png":
             return np.asarray(imagecodecs.png_decode(path.read_bytes()))
-        return tifffile.imread(path)
+        with tifffile.TiffFile(path) as file:
+            _require_plain(path, file.pages.first)
+            return file.asarray()
+    except DatasetError:
+        raise
     except Exception as exc:  # the readers document no errors of their own
         raise DatasetError(f"{path} cannot be read as an image: {exc}") from exc
+
+
+def _require_plain(path: Path, page: tifffile.TiffPage) -> None:
+    """Refuse what the service turns, inverts or rearranges and this reader does not."""
+    orientation = page.tags.valueof("Orientation", default=1)
+    plain = page.photometric in PLAIN_TIFFS and page.planarconfig == 1 and orientation == 1
+    if not plain:
+        raise DatasetError(
+            f"{path} is stored as photometric {page.photometric!s}, planar configuration "
+            f"{page.planarconfig!s}, orientation {orientation}. Store it as grey (black is 0) or "
+            "RGB, contiguous and upright."
+        )
 
 
 def _channels_first(pixels: NDArray[Any]) -> NDArray[Any]:

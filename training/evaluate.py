@@ -62,6 +62,26 @@ def best_threshold(
     return sweep_thresholds([softmax(entry)[1] for entry in logits], objects)
 
 
+def read_for(model: Model, path: Path) -> Dataset:
+    """Read annotated images as the artefact's training read them, if they are those.
+
+    Raises:
+        DatasetError: if they cannot be read, or have other classes than the artefact.
+    """
+    record = model.manifest.training
+    dataset = read_dataset(path)
+    if dataset.label_kind != record.label_kind:
+        other = read_dataset(path, record.label_kind)
+        dataset = other if other.sha256() == record.data_sha256 else dataset
+    classes = model.manifest.architecture.num_classes
+    if dataset.num_classes != classes:
+        raise DatasetError(
+            f"{path} has {dataset.label_kind} labels of {dataset.num_classes} classes; "
+            f"{model.manifest.name} knows {classes}."
+        )
+    return dataset
+
+
 def choose_images(model: Model, dataset: Dataset, *, everything: bool) -> Sequence[AnnotatedImage]:
     """Leave out what the artefact was trained on, where it was trained on this data."""
     record = model.manifest.training
@@ -111,10 +131,12 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         runtime = Runtime(arguments.model, arguments.device)
-        dataset = read_dataset(arguments.data)
+        dataset = read_for(runtime, arguments.data)
         images = choose_images(runtime, dataset, everything=arguments.all)
         evaluation = evaluate(runtime, images)
-    except UNetError as exc:
+        if arguments.json:
+            arguments.json.write_text(json.dumps(report(runtime, evaluation), indent=2) + "\n")
+    except (UNetError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1
     manifest = runtime.manifest
@@ -123,8 +145,6 @@ def main(words: Sequence[str] | None = None) -> int:
         f"{len(images)} of {len(dataset.images)} images of {dataset.path.resolve().name}"
     )
     print(table(evaluation, [entry.name for entry in manifest.classes]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report(runtime, evaluation), indent=2) + "\n")
     return 0
 
 

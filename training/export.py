@@ -186,7 +186,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     try:
         arguments.out.write_bytes(export(arguments.checkpoint, arguments.precision))
-    except UNetError as exc:
+    except (UNetError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1
     print(f"{arguments.out}: score it with `python -m training.evaluate {arguments.out} DATA`.")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, ScoreRecord, TrainingRecord, pack
-from model.errors import DatasetError, DeviceError, UNetError
+from model.errors import CheckpointError, DatasetError, DeviceError, UNetError
 from model.intensity import match_channels
 from model.network import UNet
 from model.runtime import Runtime
@@ -67,7 +67,11 @@ def fit(settings: FitSettings) -> RunFolder:
     """
     folder = RunFolder(settings.out)
     folder.path.mkdir(parents=True, exist_ok=True)
-    dataset = read_dataset(settings.data)
+    if folder.last.exists() and not settings.resume:
+        raise CheckpointError(
+            f"{folder.path} holds a run already. Go on with it (--resume), or name another --out."
+        )
+    dataset = read_dataset(settings.data, settings.labels)
     training, validation = dataset.split(settings.blocks, settings.validation_block)
     if not any(entry.objects.any() for entry in validation):
         raise DatasetError(
@@ -95,6 +99,7 @@ def train(
 ) -> Progress:
     """Train a network and keep its best checkpoint in the run's folder."""
     device = torch.device(choose_device(settings.device))
+    print(f"on {device.type}")
     torch.manual_seed(settings.seed)
     network = UNet(manifest.architecture).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
@@ -182,6 +187,7 @@ def draft_manifest(
             data=settings.data_name or dataset.path.resolve().name,
             licence=settings.licence,
             citation=settings.citation,
+            label_kind=dataset.label_kind,
             data_sha256=dataset.sha256(),
             training_images=tuple(entry.name for entry in training),
             validation_images=tuple(entry.name for entry in validation),
@@ -206,7 +212,8 @@ def class_names(settings: FitSettings, dataset: Dataset) -> Sequence[str]:
     if settings.classes and len(settings.classes) != count:
         raise DatasetError(
             f"{dataset.path} has {count} classes, --classes names {len(settings.classes)}: "
-            f"{', '.join(settings.classes)}."
+            f"{', '.join(settings.classes)}. If the labels were taken for the wrong kind "
+            f"({dataset.label_kind}), say --labels semantic or --labels instance."
         )
     others = ["object"] if count == 2 else [f"class-{index}" for index in range(1, count)]
     return settings.classes or ["background", *others]
@@ -245,7 +252,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     try:
         fit(settings)
-    except UNetError as exc:
+    except (UNetError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1
     return 0

@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from model.architecture import Variant
 from model.geometry import Geometry
+from training.dataset import LabelsAsked
 from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
@@ -46,6 +47,8 @@ class FitSettings(BaseSettings):
     resume: bool = False
     """Go on from the checkpoint in the folder."""
 
+    labels: LabelsAsked = "auto"
+    """What labels hold: ids of classes, ids of objects, or whichever they look like."""
     name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]*)?$")] = ""
     """Name of the model. Default: that of the folder."""
     classes: tuple[Annotated[str, Field(min_length=1)], ...] = ()

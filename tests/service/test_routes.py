@@ -392,3 +392,14 @@ def fields_of(node: Any) -> Any:
     if isinstance(node, list) and node and isinstance(node[0], dict):
         return fields_of(node[0])
     return type(node).__name__
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/models"])
+def test_head_is_answered_as_get_without_a_body(client: TestClient, path: str) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_slash_too_many_is_a_problem_and_not_an_empty_answer(client: TestClient) -> None:
+    answer = client.post("/segment/", content=IMAGE, follow_redirects=False)
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:unet-service:not-found")

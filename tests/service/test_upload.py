@@ -87,7 +87,7 @@ def upload(
     **headers: str,
 ) -> Upload:
     made = request(body, content_type, chunk_bytes, **headers)
-    return asyncio.run(read_upload(made, max_upload_bytes=limit, stall_timeout_s=1))
+    return asyncio.run(read_upload(made, max_upload_bytes=limit, stall_timeout_s=1, timeout_s=60))
 
 
 @pytest.mark.parametrize("content_type", [*IMAGE_TYPES, "IMAGE/PNG", "image/png; charset=UTF-8"])
@@ -182,7 +182,7 @@ def test_a_declared_length_above_the_limit_is_refused_before_the_body_is_read() 
     made = request(b"", "image/png", content_length="101")
     unread = Request(made.scope, receive)
     with pytest.raises(UploadTooLarge, match="100 bytes"):
-        asyncio.run(read_upload(unread, max_upload_bytes=100, stall_timeout_s=1))
+        asyncio.run(read_upload(unread, max_upload_bytes=100, stall_timeout_s=1, timeout_s=60))
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "1" + "0" * 30])
@@ -214,7 +214,11 @@ def test_reading_stops_at_the_chunk_that_passes_the_limit() -> None:
 
     scope = request(b"", "image/png", transfer_encoding="chunked").scope
     with pytest.raises(UploadTooLarge):
-        asyncio.run(read_upload(Request(scope, receive), max_upload_bytes=100, stall_timeout_s=1))
+        asyncio.run(
+            read_upload(
+                Request(scope, receive), max_upload_bytes=100, stall_timeout_s=1, timeout_s=60
+            )
+        )
     assert received == 110
 
 
@@ -228,7 +232,9 @@ def test_a_silent_client_is_given_up(content_type: str) -> None:
     started = time.monotonic()
     with pytest.raises(UploadStalled, match=r"0\.05 s"):
         asyncio.run(
-            read_upload(Request(scope, receive), max_upload_bytes=100, stall_timeout_s=0.05)
+            read_upload(
+                Request(scope, receive), max_upload_bytes=100, stall_timeout_s=0.05, timeout_s=60
+            )
         )
     assert time.monotonic() - started < 5
 
@@ -242,9 +248,24 @@ def test_a_slow_client_that_keeps_sending_is_waited_for() -> None:
 
     scope = request(IMAGE[:200], "image/png").scope
     read = asyncio.run(
-        read_upload(Request(scope, receive), max_upload_bytes=1000, stall_timeout_s=0.8)
+        read_upload(
+            Request(scope, receive), max_upload_bytes=1000, stall_timeout_s=0.8, timeout_s=60
+        )
     )
     assert read.data == IMAGE[:200]
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_given_up_in_the_end() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    scope = request(b"x", "image/png").scope
+    unhurried = read_upload(
+        Request(scope, receive), max_upload_bytes=10_000, stall_timeout_s=5, timeout_s=0.3
+    )
+    with pytest.raises(UploadStalled, match=r"not done within 0\.3 s"):
+        asyncio.run(unhurried)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", FORM])
@@ -254,7 +275,11 @@ def test_a_client_that_leaves_is_not_called_stalled(content_type: str) -> None:
 
     scope = request(b"x", content_type).scope
     with pytest.raises(ClientDisconnect):
-        asyncio.run(read_upload(Request(scope, receive), max_upload_bytes=100, stall_timeout_s=1))
+        asyncio.run(
+            read_upload(
+                Request(scope, receive), max_upload_bytes=100, stall_timeout_s=1, timeout_s=60
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +296,11 @@ def test_a_charset_but_utf_8_is_refused_before_the_body_is_read(content_type: st
 
     scope = request(b"x", content_type).scope
     with pytest.raises(FormInvalid, match="only utf-8"):
-        asyncio.run(read_upload(Request(scope, receive), max_upload_bytes=100, stall_timeout_s=1))
+        asyncio.run(
+            read_upload(
+                Request(scope, receive), max_upload_bytes=100, stall_timeout_s=1, timeout_s=60
+            )
+        )
 
 
 def test_a_parts_charset_but_utf_8_is_refused() -> None:

@@ -337,3 +337,36 @@ def test_the_digest_changes_with_a_name() -> None:
     dataset = numbered(2)
     renamed = (dataset.images[0], replace(dataset.images[1], name="t9"))
     assert replace(dataset, images=renamed).sha256() != dataset.sha256()
+
+
+def test_one_region_a_class_is_taken_for_objects_unless_it_is_said_to_be_classes(
+    tmp_path: Path,
+) -> None:
+    labels = np.zeros((30, 30), np.uint8)
+    labels[2:9, 2:9], labels[15:25, 15:25] = 1, 2
+    for stem in ("a", "b"):
+        write_pair(tmp_path, noise((30, 30)), labels, stem)
+
+    assert read_dataset(tmp_path).label_kind == "instance"
+    assert read_dataset(tmp_path, "semantic").num_classes == 3
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"photometric": "miniswhite"},
+        {"photometric": "minisblack", "extratags": [(274, 3, 1, 6, True)]},
+        {"photometric": "rgb", "planarconfig": "separate"},
+    ],
+)
+def test_a_tiff_that_the_service_would_read_otherwise_is_refused(
+    tmp_path: Path, stored: dict[str, Any]
+) -> None:
+    image = noise((3, 12, 9) if "planarconfig" in stored else (12, 9))
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image, **stored)
+    write(tmp_path / "labels" / "a.png", stripes())
+
+    with pytest.raises(DatasetError, match="contiguous and upright"):
+        read_dataset(tmp_path)

@@ -272,3 +272,22 @@ def test_the_gpu_is_taken_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert choose_device("auto") == expected
+
+
+def test_a_folder_with_a_run_in_it_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "last.pt").write_bytes(b"precious")
+
+    assert main([str(BLOBS), "--out", str(tmp_path)]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert (tmp_path / "last.pt").read_bytes() == b"precious"
+
+
+def test_a_folder_that_cannot_be_made_ends_the_command_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    assert main([str(BLOBS), "--out", str(tmp_path / "file" / "run")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
