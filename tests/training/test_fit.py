@@ -192,7 +192,7 @@ def test_validation_images_without_an_object_are_refused_before_training(
     drawn = classes()
     empty = replace(drawn, objects=np.zeros_like(drawn.objects))
     dataset = Dataset(tmp_path, "semantic", 3, (drawn, empty))
-    monkeypatch.setattr("training.fit.read_dataset", lambda _: dataset)
+    monkeypatch.setattr("training.fit.read_dataset", lambda *_: dataset)
     with pytest.raises(DatasetError, match="validation images hold no object"):
         fit(FitSettings(out=tmp_path / "run", **TINY))
 
