@@ -86,7 +86,7 @@ async def _answer_domain_error(request: Request, error: errors.UNetError) -> JSO
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, errors.ServiceStopping | errors.UploadStalled):
         headers["Connection"] = "close"
-    return problem(request.state.request_id, status, error.code, str(error), headers)
+    return _answer(request, status, error.code, str(error), headers)
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -97,7 +97,7 @@ async def _answer_http_error(request: Request, error: HTTPException) -> JSONResp
     }.get(HTTPStatus(error.status_code), str(error.detail))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     headers = dict(error.headers or {})
-    return problem(request.state.request_id, error.status_code, code, detail, headers)
+    return _answer(request, error.status_code, code, detail, headers)
 
 
 async def _answer_invalid_parameters(
@@ -105,6 +105,14 @@ async def _answer_invalid_parameters(
 ) -> JSONResponse:
     detail = " ".join(_describe(entry) for entry in error.errors())
     return await _answer_domain_error(request, errors.ParameterInvalid(f"{detail} See /docs."))
+
+
+def _answer(
+    request: Request, status: int, code: str, detail: str, headers: dict[str, str]
+) -> JSONResponse:
+    """Answer with a problem, and leave its code for the log's line of this request."""
+    request.state.problem = code
+    return problem(request.state.request_id, status, code, detail, headers)
 
 
 def _describe(entry: dict[str, Any]) -> str:

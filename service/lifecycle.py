@@ -94,10 +94,11 @@ class RequestScope:
             self.lifecycle.end()
             elapsed_ms = (time.perf_counter() - began) * 1e3
             log.info(
-                "%s %s %r %d %.0f ms",
+                "%s %s %r %d %.0f ms %s",
                 request_id,
                 scope["method"],
                 scope["path"],
                 status,
                 elapsed_ms,
+                scope["state"].get("problem", ""),
             )

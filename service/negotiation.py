@@ -5,14 +5,14 @@ from enum import StrEnum
 from model.errors import FormatNotAcceptable
 
 
-class Format(StrEnum):
+class AnswerFormat(StrEnum):
     """Formats of a mask, the default first; the value is the media type."""
 
     PNG = "image/png"
     JSON = "application/json"
 
 
-def choose_format(asked: str | None, accept: str | None) -> Format:
+def choose_format(asked: str | None, accept: str | None) -> AnswerFormat:
     """Choose the answer's format.
 
     Args:
@@ -23,22 +23,22 @@ def choose_format(asked: str | None, accept: str | None) -> Format:
         FormatNotAcceptable: listing the formats that there are.
     """
     if asked is not None:
-        names = {entry.name.lower(): entry for entry in Format}
+        names = {entry.name.lower(): entry for entry in AnswerFormat}
         if asked not in names:
             raise FormatNotAcceptable(
                 f"There is no format {asked[:64]!r}; there are {', '.join(names)}."
             )
         return names[asked]
-    weights = {entry: _weight(entry, accept or "*/*") for entry in Format}
-    best = max(Format, key=lambda entry: weights[entry])
+    weights = {entry: _weight(entry, accept or "*/*") for entry in AnswerFormat}
+    best = max(AnswerFormat, key=lambda entry: weights[entry])
     if not weights[best]:
         raise FormatNotAcceptable(
-            f"None of {', '.join(Format)} is in Accept: {(accept or '')[:128]}."
+            f"None of {', '.join(AnswerFormat)} is in Accept: {(accept or '')[:128]}."
         )
     return best
 
 
-def _weight(offered: Format, accept: str) -> float:
+def _weight(offered: AnswerFormat, accept: str) -> float:
     """Weigh a media type by the most specific range that holds it. Source: RFC 9110, 12.5.1."""
     major = offered.value.split("/")[0]
     ranks = {offered.value: 3, f"{major}/*": 2, "*/*": 1}

@@ -17,7 +17,7 @@ from service.engine import Engine
 from service.images import decode, read_header
 from service.masks import encode_png, encode_segments
 from service.models import model_used
-from service.negotiation import Format, choose_format
+from service.negotiation import AnswerFormat, choose_format
 from service.openapi import PROBLEMS, SEGMENT_BODY, SEGMENT_RESPONSES
 from service.schemas import Alive, ModelList, Readiness, SegmentAnswer, SegmentQuery, Timings
 from service.state import State, state_of
@@ -59,7 +59,9 @@ async def segment(
         return await unless_disconnected(request, answer(service, engine, upload, media_type))
 
 
-async def answer(service: State, engine: Engine, upload: Upload, media_type: Format) -> Response:
+async def answer(
+    service: State, engine: Engine, upload: Upload, media_type: AnswerFormat
+) -> Response:
     """Decode, segment and encode, each where it holds nobody up."""
     manifest = engine.runtime.manifest
     max_image_pixels = service.settings.max_image_pixels
@@ -72,7 +74,7 @@ async def answer(service: State, engine: Engine, upload: Upload, media_type: For
         work = await in_thread(service, Segmentation.begin, image, manifest, engine.edges)
         decoded = time.perf_counter()
         segmented = await engine.segment(work)
-        encode = encode_png if media_type is Format.PNG else encode_segments
+        encode = encode_png if media_type is AnswerFormat.PNG else encode_segments
         encoding = time.perf_counter()
         content = await in_thread(service, encode, segmented.labels, manifest.classes)
         timings = Timings(

@@ -191,7 +191,7 @@ class Loop:
         if not math.isfinite(value):
             raise LossNotFinite(
                 f"The {name} is {value} at step {self.progress.step}. Start again with a lower "
-                f"--learning-rate (now {self.settings.highest_learning_rate})."
+                f"--learning-rate (now {self.settings.learning_rate})."
             )
         return value
 
@@ -260,9 +260,9 @@ def learning_rate(step: int, settings: FitSettings) -> float:
     """Rise linearly over the warm-up, then fall along a cosine, to 0 after the last step."""
     warmup = min(settings.warmup_steps, settings.steps)
     if step < warmup:
-        return settings.highest_learning_rate * (step + 1) / warmup
+        return settings.learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(settings.steps - warmup, 1)
-    return settings.highest_learning_rate * (1 + math.cos(math.pi * share)) / 2
+    return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
 def _data_digest(manifest: str) -> str:

@@ -23,8 +23,6 @@ SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
 StoredPrecision = Literal["fp32", "fp16"]
 """How an exported file can store its parameters."""
 
-LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-3}
-
 
 class FitSettings(BaseSettings):
     """Train a U-Net on annotated images and export it to one ONNX file."""
@@ -75,7 +73,7 @@ class FitSettings(BaseSettings):
     """Input edge of a training tile, in px."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or the paper's SGD with momentum 0.99."""
-    learning_rate: Annotated[float | None, Field(gt=0)] = None
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Highest learning rate, after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the learning rate rises; it then falls along a cosine to 0."""
@@ -108,11 +106,6 @@ class FitSettings(BaseSettings):
                 f"and {self.blocks}"
             )
         return self
-
-    @property
-    def highest_learning_rate(self) -> float:
-        """The learning rate asked for, or that which suits the optimiser."""
-        return self.learning_rate or LEARNING_RATES[self.optimiser]
 
     @property
     def model_name(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from service.images import decode
 from service.lifecycle import Lifecycle
 from service.models import Models
 from service.settings import Settings
-from tests.service.conftest import TILE_EDGE, noise, png, settings_of
+from tests.service.conftest import TILE_EDGE, TestClient, noise, png, settings_of
 
 IMAGE = png(noise(400, 401))
 TILES = 4
@@ -203,3 +204,11 @@ def test_the_log_says_that_a_client_left(
     with caplog.at_level(logging.INFO, "service.lifecycle"):
         asyncio.run(leave())
     assert "the client left" in caplog.text
+
+
+def test_the_log_s_line_of_a_refused_request_says_why(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "service.lifecycle"):
+        client.get("/nowhere")
+    assert re.search(r"GET '/nowhere' 404 .* not-found", caplog.text)

@@ -3,38 +3,40 @@
 import pytest
 
 from model.errors import FormatNotAcceptable
-from service.negotiation import Format, choose_format
+from service.negotiation import AnswerFormat, choose_format
 
 
 @pytest.mark.parametrize(
     ("accept", "chosen"),
     [
-        (None, Format.PNG),
-        ("", Format.PNG),
-        ("*/*", Format.PNG),
-        ("image/*", Format.PNG),
-        ("application/*", Format.JSON),
-        ("application/json", Format.JSON),
-        ("APPLICATION/JSON", Format.JSON),
-        ("application/json; charset=utf-8", Format.JSON),
-        ("text/html, application/json", Format.JSON),
-        ("image/png, application/json", Format.PNG),
-        ("image/png;q=0.8, application/json", Format.JSON),
-        ("image/png;q=0.8, application/json;q=0.7", Format.PNG),
-        ("*/*;q=0.1, application/json;q=0.2", Format.JSON),
-        ("image/png;q=0, */*", Format.JSON),
-        ("text/html,application/xhtml+xml,*/*;q=0.8", Format.PNG),
-        ("image/png; q=nonsense, application/json;q=0.1", Format.JSON),
-        ("image/png; q=nan, application/json;q=0.1", Format.JSON),
+        (None, AnswerFormat.PNG),
+        ("", AnswerFormat.PNG),
+        ("*/*", AnswerFormat.PNG),
+        ("image/*", AnswerFormat.PNG),
+        ("application/*", AnswerFormat.JSON),
+        ("application/json", AnswerFormat.JSON),
+        ("APPLICATION/JSON", AnswerFormat.JSON),
+        ("application/json; charset=utf-8", AnswerFormat.JSON),
+        ("text/html, application/json", AnswerFormat.JSON),
+        ("image/png, application/json", AnswerFormat.PNG),
+        ("image/png;q=0.8, application/json", AnswerFormat.JSON),
+        ("image/png;q=0.8, application/json;q=0.7", AnswerFormat.PNG),
+        ("*/*;q=0.1, application/json;q=0.2", AnswerFormat.JSON),
+        ("image/png;q=0, */*", AnswerFormat.JSON),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", AnswerFormat.PNG),
+        ("image/png; q=nonsense, application/json;q=0.1", AnswerFormat.JSON),
+        ("image/png; q=nan, application/json;q=0.1", AnswerFormat.JSON),
     ],
 )
-def test_the_best_range_of_accept_chooses(accept: str | None, chosen: Format) -> None:
+def test_the_best_range_of_accept_chooses(accept: str | None, chosen: AnswerFormat) -> None:
     assert choose_format(None, accept) is chosen
 
 
-@pytest.mark.parametrize(("asked", "chosen"), [("png", Format.PNG), ("json", Format.JSON)])
-def test_the_parameter_wins_over_accept(asked: str, chosen: Format) -> None:
-    other = next(entry for entry in Format if entry is not chosen)
+@pytest.mark.parametrize(
+    ("asked", "chosen"), [("png", AnswerFormat.PNG), ("json", AnswerFormat.JSON)]
+)
+def test_the_parameter_wins_over_accept(asked: str, chosen: AnswerFormat) -> None:
+    other = next(entry for entry in AnswerFormat if entry is not chosen)
     assert choose_format(asked, f"{other}, {chosen};q=0") is chosen
 
 

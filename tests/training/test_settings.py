@@ -134,12 +134,3 @@ def test_the_folder_gives_a_name_that_a_model_may_have(
 
 def test_a_name_that_is_given_is_taken(tmp_path: Path) -> None:
     assert FitSettings(out=tmp_path, name="nuclei").model_name == "nuclei"
-
-
-def test_a_learning_rate_that_is_given_is_taken(tmp_path: Path) -> None:
-    assert FitSettings(out=tmp_path, learning_rate=0.5).highest_learning_rate == 0.5
-
-
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_each_optimiser_has_a_learning_rate_of_its_own(tmp_path: Path, optimiser: Any) -> None:
-    assert FitSettings(out=tmp_path, optimiser=optimiser).highest_learning_rate > 0
