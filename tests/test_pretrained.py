@@ -1,7 +1,5 @@
 """The shipped models are what their cards say."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,7 +66,7 @@ def test_no_image_was_both_trained_on_and_scored(membranes: Runtime) -> None:
 def test_the_file_holds_no_path_of_the_machine_that_made_it(membranes: Runtime) -> None:
     data = membranes.artefact.path.read_bytes()
 
-    for trace in (b"site-packages", b'.py"', b"/home/", b"/root/", str(Path.cwd()).encode()):
+    for trace in (b"site-packages", b'.py"', b'File "', str(ROOT).encode()):
         assert trace not in data
 
 
