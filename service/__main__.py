@@ -13,7 +13,12 @@ from service.settings import Settings
 
 
 def main() -> int:
-    """Serve until a signal comes; 1 if it cannot be served, 2 if a setting is wrong."""
+    """Serve until a signal comes.
+
+    Returns:
+        0 after a signal; 1 if a model cannot be served; 2 if a setting is wrong; 3 if the address
+        cannot be listened on, which uvicorn has logged.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = CliApp.run(Settings)
@@ -29,7 +34,7 @@ def main() -> int:
         return 1
     server = Server(app, settings)
     server.run()
-    return 0 if server.started else 1
+    return 0 if server.started else 3
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, MakeArtefact
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +52,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         {"max_pending_pixels": 0},
         {"max_pending_requests": 0},
         {"stall_timeout_s": 0},
+        {"upload_timeout_s": 0},
         {"shutdown_grace_s": -1},
         {"colour": "red"},
     ],
@@ -138,3 +140,13 @@ def test_a_damaged_model_ends_the_command_with_1_and_one_line(
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"cannot serve: {tmp_path}/tiny.onnx is no ONNX graph")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_address_in_use_ends_the_service_with_a_code_of_its_own(
+    make_artefact: MakeArtefact,
+) -> None:
+    folder = make_artefact().parent
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run(PORT=str(taken.getsockname()[1]), MODEL_DIR=str(folder), TILE_EDGE="204")
+    assert ended.returncode == 3
+    assert "address already in use" in ended.stderr
