@@ -74,11 +74,11 @@ class Runtime:
             InferenceFailed: if ONNX Runtime does.
         """
         try:
-            (logits,) = self._session.run(["logits"], {"tile": tiles})
+            logits: NDArray[np.float32] = self._session.run(["logits"], {"tile": tiles})[0]
         except Exception as exc:  # ONNX Runtime documents no errors of its own
             shape = "×".join(map(str, tiles.shape))
             raise InferenceFailed(f"The runtime failed on a batch of {shape}.") from exc
-        return logits  # type: ignore[no-any-return]
+        return logits
 
     def warm_up(self, edge: int, batch: int = 1) -> None:
         """Run empty tiles of one shape, so that no request pays for the first run of it."""

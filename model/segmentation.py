@@ -103,4 +103,5 @@ def segment(
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn logits (K, H, W) into probabilities (K, H, W)."""
     powers = np.exp(logits - logits.max(axis=0))
-    return powers / powers.sum(axis=0)  # type: ignore[no-any-return]
+    probabilities: NDArray[np.float32] = powers / powers.sum(axis=0)
+    return probabilities

@@ -169,7 +169,7 @@ class Engine:
     def _run(self, turn: Sequence[tuple[_Job, Tile]]) -> None:
         try:
             self._run_together(turn)
-        except Exception as exc:
+        except Exception as exc:  # whatever it is, the thread lives on for the other images
             jobs = dict.fromkeys(job for job, _ in turn)
             log.exception("a turn of %d tile(s) of %d image(s) failed", len(turn), len(jobs))
             if len(jobs) > 1:  # one image's failure is not the others'

@@ -86,7 +86,7 @@ class RequestScope:
             if status or not self.lifecycle.stopping:
                 raise
             await cut_short(request_id)(scope, receive, send_with_id)
-        except Exception:
+        except Exception:  # what nobody foresaw is a fault of ours, and says nothing of itself
             log.exception("request %s failed", request_id)
             if not status:
                 await fault(request_id)(scope, receive, send_with_id)

@@ -250,7 +250,7 @@ def _palette_indices(path: Path) -> NDArray[Any] | None:
     try:
         with Image.open(path, formats=["PNG"]) as file:
             return np.asarray(file) if file.mode == "P" else None
-    except Exception as exc:
+    except Exception as exc:  # the reader documents no errors of its own
         raise DatasetError(f"{path} cannot be read as an image: {exc}") from exc
 
 

@@ -118,7 +118,7 @@ def _reading(format_: Format) -> Iterator[None]:
         yield
     except UNetError:
         raise
-    except Exception as exc:
+    except Exception as exc:  # the parsers document no errors of their own
         raise ImageUnreadable(
             f"The image starts like a {format_.upper()} but is truncated or damaged."
         ) from exc

@@ -69,6 +69,18 @@ def work(image: int, tiles: int, edge: int = EDGE) -> Segmentation:
     return replace(begun, scale=IntensityScale(-100, 100))  # its number reaches the runtime
 
 
+def held(runtime: RecordingRuntime) -> tuple[threading.Event, threading.Event]:
+    """Hold a runtime's runs: one event says that one has begun, the other lets it go on."""
+    runs, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_: Batch) -> None:
+        runs.set()
+        may_go_on.wait(10)
+
+    runtime.before_run = hold
+    return runs, may_go_on
+
+
 @contextmanager
 def started(engine: Engine) -> Iterator[Engine]:
     engine.start()
@@ -152,13 +164,7 @@ def test_tiles_of_different_edges_are_not_run_together() -> None:
 
 def test_tiles_of_an_image_that_nobody_waits_for_are_not_run() -> None:
     runtime = RecordingRuntime()
-    runs, may_go_on = threading.Event(), threading.Event()
-
-    def hold(batch: Batch) -> None:
-        runs.set()
-        may_go_on.wait(10)
-
-    runtime.before_run = hold
+    runs, may_go_on = held(runtime)
 
     async def submit() -> None:
         with started(Engine(runtime, [EDGE])) as engine:
@@ -232,13 +238,7 @@ def test_an_image_that_comes_after_a_failure_is_segmented() -> None:
 def stop_during_a_run(*works: Segmentation) -> list[Any]:
     """Stop an engine while it runs the first tile."""
     runtime = RecordingRuntime()
-    runs, may_go_on = threading.Event(), threading.Event()
-
-    def hold(batch: Batch) -> None:
-        runs.set()
-        may_go_on.wait(10)
-
-    runtime.before_run = hold
+    runs, may_go_on = held(runtime)
 
     async def submit() -> list[Any]:
         engine = Engine(runtime, [EDGE])
