@@ -1,37 +1,25 @@
-"""Annotated images: read from a folder or a stack, split by contiguous blocks.
-
-Three forms are read:
-
-- a folder with `images/` and `labels/` (PNG or TIFF, 8 or 16 bit, paired by stem);
-- a stack pair, `*-volume.tif` and `*-labels.tif`, one page an image;
-- a Cell Tracking Challenge folder: `01/t000.tif` and `01_GT/SEG/man_seg000.tif`.
-"""
+"""Annotated images, read from their files one at a time."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self, overload
 
-import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
 
 from model.artefact import LabelKind
 from model.errors import DatasetError
+from training.forms import Pair, find_pairs
 from training.labels import objects_of
+from training.pixels import read_image, read_labels, read_shape
+from training.verdict import LabelsAsked, Survey, Verdict
 
-LabelsAsked = Literal["auto", "semantic", "instance"]
-SUFFIXES = (".png", ".tif", ".tiff")
-MOST_CLASSES = 16
-"""More distinct values than this, in one data set, are ids of objects."""
-PLAIN_TIFFS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-MASK_VALUE = 255
-"""A mask drawn in black and white is one of two classes, whatever white is called."""
+MOST_SEMANTIC = 256
+"""Class ids are held in 8 bits."""
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,249 +30,204 @@ class AnnotatedImage:
     image: NDArray[Any]
     """(C, H, W) as stored."""
     semantic: NDArray[np.uint8]
-    """(H, W) class ids."""
+    """(H, W) class ids; of instance labels, 1 where there is an object."""
     objects: NDArray[np.int32]
-    """(H, W) object ids, 0 outside of objects."""
+    """(H, W) object ids, 0 outside of objects; objects that touch in the labels touch here."""
+    ignored: NDArray[np.bool_] | None = None
+    """(H, W) True where the labels say nothing; there, `semantic` and `objects` are 0."""
+    group: str = ""
+    """Images of one group are never split between training and validation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """Annotated images of one kind, in their natural order."""
+class Dataset(Sequence[AnnotatedImage]):
+    """Annotated images of one kind, in their natural order.
+
+    An image is read when it is asked for and is not kept: the set may be larger than memory.
+    """
 
     path: Path
     label_kind: LabelKind
     num_classes: int
-    images: tuple[AnnotatedImage, ...]
+    in_channels: int
+    """Channels of the widest image: grey ones among colour ones are replicated."""
+    verdict: str
+    """One sentence: why the labels were taken for classes or objects."""
+    pairs: tuple[Pair, ...]
+    shapes: tuple[Shape, ...]
+    """(C, H, W) of each image."""
+    values: tuple[int, ...]
+    """Values in the label files, in order; of semantic labels, the place of each is its class."""
+    ignore: int | None = None
+    """Value in the label files of pixels that the labels say nothing about."""
 
     @property
-    def in_channels(self) -> int:
-        """Channels of the widest image: grey ones among colour ones are replicated."""
-        return max(int(entry.image.shape[0]) for entry in self.images)
+    def names(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return tuple(pair.name for pair in self.pairs)
 
-    def sha256(self) -> str:
-        """Digest over the names, pixels and labels of all images."""
-        digest = hashlib.sha256()
-        for entry in self.images:
-            for array in (entry.image, entry.objects, entry.semantic):
-                digest.update(f"{entry.name} {array.dtype} {array.shape}\n".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each image; "" where it has none."""
+        return tuple(pair.group for pair in self.pairs)
 
-    def split(
-        self, blocks: int, block: int
-    ) -> tuple[tuple[AnnotatedImage, ...], tuple[AnnotatedImage, ...]]:
-        """Divide into images to train on and one contiguous block to validate on.
+    def __len__(self) -> int:
+        return len(self.pairs)
 
-        Neighbours in a stack look alike, so a random split would validate on what was trained on.
+    @overload
+    def __getitem__(self, index: int) -> AnnotatedImage: ...
 
-        Args:
-            blocks: Number of blocks; with fewer images than that, every image is a block.
-            block: The one to validate on, from 0; the last one if there are not that many.
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> "AnnotatedImage | Self":
+        """Read one image; or give those of a slice, unread.
 
         Raises:
-            DatasetError: if there are fewer than two images.
+            DatasetError: if the files cannot be read, or are no longer what they were.
         """
-        count = len(self.images)
-        if count < 2:
-            raise DatasetError(
-                f"{self.path} holds {count} annotated image; one to train on and one to validate "
-                "on are needed."
-            )
-        blocks = min(blocks, count)
-        block = min(block, blocks - 1)
-        start, stop = count * block // blocks, count * (block + 1) // blocks
-        return self.images[:start] + self.images[stop:], self.images[start:stop]
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        pair = self.pairs[index]
+        image, labels = read_image(pair), read_labels(pair)
+        if image.shape != self.shapes[index] or labels.shape != image.shape[1:]:
+            raise DatasetError(f"{pair.image} or its labels changed while they were in use.")
+        ignored = None if self.ignore is None else labels == self.ignore
+        if self.label_kind == "instance":
+            objects = _without(labels, ignored).astype(np.int32)
+            semantic = (objects != 0).astype(np.uint8)
+        else:
+            semantic = self._classes(pair, labels, ignored)
+            objects = objects_of(semantic)
+        return AnnotatedImage(pair.name, image, semantic, objects, ignored, pair.group)
 
-    def named(self, names: Iterable[str]) -> tuple[AnnotatedImage, ...]:
-        """Give the images of these names, in the order of the data set."""
+    def sha256(self) -> str:
+        """Digest over the names, pixels and labels of all images, each read once."""
+        total = hashlib.sha256()
+        for entry in self:
+            drawn: list[NDArray[Any]] = [entry.semantic, entry.objects]
+            drawn += [] if entry.ignored is None else [entry.ignored]
+            total.update(f"{entry.name} {digest(entry)} {_sha256(*drawn)}\n".encode())
+        return total.hexdigest()
+
+    def subset(self, indices: Iterable[int]) -> Self:
+        """Give some of the images, unread; what was found out about the whole set stays."""
+        chosen = list(indices)
+        return replace(
+            self,
+            pairs=tuple(self.pairs[index] for index in chosen),
+            shapes=tuple(self.shapes[index] for index in chosen),
+        )
+
+    def named(self, names: Iterable[str]) -> Self:
+        """Give the images of these names, unread, in the order of the data set."""
         wanted = set(names)
-        return tuple(entry for entry in self.images if entry.name in wanted)
+        return self.subset(index for index, name in enumerate(self.names) if name in wanted)
+
+    def _classes(
+        self, pair: Pair, labels: NDArray[Any], ignored: NDArray[np.bool_] | None
+    ) -> NDArray[np.uint8]:
+        values = np.array(self.values)
+        classes = np.searchsorted(values[:-1], labels)  # never beyond the last class
+        is_known = values[classes] == labels
+        if not (is_known if ignored is None else is_known | ignored).all():
+            raise DatasetError(f"{pair.labels} changed while it was in use.")
+        return _without(classes, ignored).astype(np.uint8)
 
 
-def read_dataset(path: Path, labels_asked: LabelsAsked = "auto") -> Dataset:
-    """Read all annotated images of a data set.
+def read_dataset(path: Path, labels: LabelsAsked = "auto", ignore: int | None = None) -> Dataset:
+    """Find the annotated images of a data set, and what their labels hold.
+
+    Labels are read once, one after the other; of images, the headers alone.
 
     Args:
-        path: A folder in one of the three forms.
-        labels_asked: What labels hold; `auto` tells it by their values.
+        path: A folder in one of the three forms of `training.forms`.
+        labels: What labels hold; `auto` tells it by their values.
+        ignore: Value in the label files of pixels that are neither class nor object.
 
     Raises:
         DatasetError: saying which file is missing, does not fit its partner, or cannot be read.
     """
-    pairs = list(_pairs(path))
-    if not pairs:
+    found = find_pairs(path)
+    if found.alone:
+        names = ", ".join(str(file.relative_to(path)) for file in found.alone[:5])
+        raise DatasetError(f"{path}: {len(found.alone)} file(s) have no partner: {names}.")
+    survey = Survey(ignore)
+    shapes = tuple(_survey(pair, survey) for pair in found.pairs)
+    _require_values(path, survey)
+    verdict = survey.verdict(labels)
+    return Dataset(
+        path=path,
+        label_kind=verdict.kind,
+        num_classes=_count_classes(path, verdict, survey),
+        in_channels=_count_channels(path, shapes),
+        verdict=verdict.reason,
+        pairs=found.pairs,
+        shapes=shapes,
+        values=tuple(sorted(survey.values)),
+        ignore=ignore,
+    )
+
+
+def digest(image: AnnotatedImage) -> str:
+    """Digest of an image's pixels alone: the same under any name, in any folder and format."""
+    return _sha256(image.image)
+
+
+def _survey(pair: Pair, survey: Survey) -> Shape:
+    """Read what has to be known of an image before any is used."""
+    shape, labels = read_shape(pair), read_labels(pair)
+    if shape[1:] != labels.shape:
         raise DatasetError(
-            f"{path} holds no annotated images. Wanted: images/ and labels/ with equal stems, "
-            "or *-volume.tif and *-labels.tif, or 01/ and 01_GT/SEG/."
+            f"{pair.image}: image {pair.name} is {shape[1]}×{shape[2]} px, "
+            f"its labels are {labels.shape[0]}×{labels.shape[1]} px."
         )
-    for name, image, labels in pairs:
-        if image.shape[1:] != labels.shape:
+    survey.add(labels)
+    if min(survey.values, default=0) < 0:
+        raise DatasetError(
+            f"{pair.labels} holds the label {min(survey.values)}; labels are 0 or more, but for "
+            "one value to be ignored."
+        )
+    return shape
+
+
+def _require_values(path: Path, survey: Survey) -> None:
+    if len(survey.values) < 2:
+        rest = "" if survey.ignore is None else f" apart from the ignored {survey.ignore}"
+        found = f"the one value {min(survey.values)}" if survey.values else "no value"
+        raise DatasetError(f"{path}: all labels have {found}{rest}; nothing to learn.")
+
+
+def _count_channels(path: Path, shapes: Sequence[Shape]) -> int:
+    channels = {shape[0] for shape in shapes}
+    if len(channels - {1}) > 1:
+        raise DatasetError(
+            f"{path}: images have {sorted(channels - {1})} channels; one number is wanted."
+        )
+    return max(channels)
+
+
+def _count_classes(path: Path, verdict: Verdict, survey: Survey) -> int:
+    if verdict.kind == "instance":
+        if survey.ignore == 0:
             raise DatasetError(
-                f"{path}: image {name} is {image.shape[1]}×{image.shape[2]} px, "
-                f"its labels are {labels.shape[0]}×{labels.shape[1]} px."
+                f"{path}: in labels of objects 0 is the background, which cannot be ignored."
             )
-    if len(channels := {image.shape[0] for _, image, _ in pairs} - {1}) > 1:
-        raise DatasetError(
-            f"{path}: images have {sorted(channels)} channels; one number is wanted."
-        )
-    values = np.unique(np.concatenate([np.unique(labels) for _, _, labels in pairs]))
-    if len(values) < 2:
-        raise DatasetError(f"{path}: all labels have the one value {values[0]}; nothing to learn.")
-    kind = labels_asked
-    if kind == "auto":
-        kind = _label_kind([labels for _, _, labels in pairs], values)
-    if kind == "instance":
-        return Dataset(path, kind, 2, tuple(_instances(*pair) for pair in pairs))
-    images = tuple(_semantic(name, image, labels, values) for name, image, labels in pairs)
-    return Dataset(path, kind, len(values), images)
+        return 2
+    count = len(survey.values)
+    if count > MOST_SEMANTIC:
+        raise DatasetError(f"{path}: {count} classes; at most {MOST_SEMANTIC} are told apart.")
+    return count
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    if not path.is_dir():
-        raise DatasetError(f"{path} is no folder.")
-    if (path / "images").is_dir() and (path / "labels").is_dir():
-        yield from _folder_pairs(path)
-    elif list(path.glob("*-volume.tif")):
-        yield from _stack_pairs(path)
-    else:
-        yield from _challenge_pairs(path)
+def _without(labels: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[Any]:
+    return labels if ignored is None else np.where(ignored, 0, labels)
 
 
-def _folder_pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    images, labels = _by_stem(path / "images"), _by_stem(path / "labels")
-    if alone := sorted(images.keys() ^ labels.keys()):
-        raise DatasetError(
-            f"{path}: {len(alone)} file(s) have no partner of the same stem in the other folder: "
-            f"{', '.join(alone[:5])}."
-        )
-    for stem in sorted(images, key=_natural):
-        yield stem, _channels_first(_read(images[stem])), _read_labels(labels[stem])
-
-
-def _stack_pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    for volume in sorted(path.glob("*-volume.tif")):
-        stem = volume.name.removesuffix("-volume.tif")
-        partner = volume.with_name(f"{stem}-labels.tif")
-        if not partner.exists():
-            raise DatasetError(f"{volume} has no partner {partner.name}.")
-        images, labels = _read(volume), _read(partner)
-        if images.ndim != 3 or images.shape != labels.shape:
-            raise DatasetError(
-                f"{volume} and {partner.name} must be stacks (pages, height, width) of one shape; "
-                f"found {images.shape} and {labels.shape}."
-            )
-        for page, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield f"{stem}-{page:03}", image[np.newaxis], label
-
-
-def _challenge_pairs(path: Path) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    for labels in sorted(path.glob("*_GT/SEG/man_seg*.tif")):
-        sequence = labels.parent.parent.name.removesuffix("_GT")
-        number = labels.stem.removeprefix("man_seg")
-        image = path / sequence / f"t{number}.tif"
-        if not image.exists():
-            raise DatasetError(f"{labels} has no partner {image}.")
-        yield f"{sequence}-{number}", _channels_first(_read(image)), _read_labels(labels)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
-    by_stem = {file.stem: file for file in files}
-    if len(by_stem) < len(files):
-        raise DatasetError(f"{folder} holds two files of one stem.")
-    return by_stem
-
-
-def _natural(stem: str) -> list[tuple[int, str]]:
-    """Order `t9` before `t10`."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)
-    ]
-
-
-def _read(path: Path) -> NDArray[Any]:
-    try:
-        if path.suffix.lower() == ".png":
-            return np.asarray(imagecodecs.png_decode(path.read_bytes()))
-        with tifffile.TiffFile(path) as file:
-            _require_plain(path, file.pages.first)
-            return file.asarray()
-    except DatasetError:
-        raise
-    except Exception as exc:  # the readers document no errors of their own
-        raise DatasetError(f"{path} cannot be read as an image: {exc}") from exc
-
-
-def _require_plain(path: Path, page: tifffile.TiffPage) -> None:
-    """Refuse what the service turns, inverts or rearranges and this reader does not."""
-    orientation = page.tags.valueof("Orientation", default=1)
-    plain = page.photometric in PLAIN_TIFFS and page.planarconfig == 1 and orientation == 1
-    if not plain:
-        raise DatasetError(
-            f"{path} is stored as photometric {page.photometric!s}, planar configuration "
-            f"{page.planarconfig!s}, orientation {orientation}. Store it as grey (black is 0) or "
-            "RGB, contiguous and upright."
-        )
-
-
-def _channels_first(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Give (C, H, W) of (H, W) or (H, W, samples); an alpha sample is dropped."""
-    if pixels.ndim == 2:
-        return pixels[np.newaxis]
-    samples = pixels.shape[2]
-    return np.moveaxis(pixels[:, :, : samples - 1 if samples in (2, 4) else samples], 2, 0)
-
-
-def _read_labels(path: Path) -> NDArray[Any]:
-    """Read (H, W) ids; in a PNG with a palette, as the service answers, they are its indices."""
-    labels = _palette_indices(path) if path.suffix.lower() == ".png" else None
-    labels = _read(path) if labels is None else labels
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise DatasetError(
-            f"{path} must hold one integer a pixel; found {labels.shape} {labels.dtype}."
-        )
-    return labels
-
-
-def _palette_indices(path: Path) -> NDArray[Any] | None:
-    try:
-        with Image.open(path, formats=["PNG"]) as file:
-            return np.asarray(file) if file.mode == "P" else None
-    except Exception as exc:  # the reader documents no errors of its own
-        raise DatasetError(f"{path} cannot be read as an image: {exc}") from exc
-
-
-def _label_kind(labels: Sequence[NDArray[Any]], values: NDArray[Any]) -> LabelKind:
-    """Tell ids of objects from ids of classes.
-
-    Few values over the whole data set are classes, unless each is one connected object in its
-    image: a class is scattered, an object is not.
-    """
-    if values.tolist() in ([0, 1], [0, MASK_VALUE]):
-        return "semantic"
-    if len(values) > MOST_CLASSES:
-        return "instance"
-    pieces = [
-        ndimage.label(entry == value)[1] for entry in labels for value in np.unique(entry) if value
-    ]
-    return "instance" if np.mean(pieces) < 2 else "semantic"
-
-
-def _semantic(
-    name: str, image: NDArray[Any], labels: NDArray[Any], values: NDArray[Any]
-) -> AnnotatedImage:
-    classes = np.searchsorted(values, labels).astype(np.uint8)
-    return AnnotatedImage(name, image, classes, objects_of(classes))
-
-
-def _instances(name: str, image: NDArray[Any], labels: NDArray[Any]) -> AnnotatedImage:
-    """Separate touching objects by background: between them is what the network has to learn."""
-    objects = labels.astype(np.int32)
-    touching = np.zeros(objects.shape, bool)
-    for axis in (0, 1):
-        ahead = np.diff(objects, axis=axis) != 0
-        pad = [(0, 1), (0, 0)] if axis == 0 else [(0, 0), (0, 1)]
-        neighbour = np.roll(objects, -1, axis=axis)
-        touching |= np.pad(ahead, pad) & (objects != 0) & (neighbour != 0)
-    semantic = ((objects != 0) & ~touching).astype(np.uint8)
-    return AnnotatedImage(name, image, semantic, np.where(semantic, objects, 0).astype(np.int32))
+def _sha256(*arrays: NDArray[Any]) -> str:
+    """Digest of arrays' types, shapes and values, on a machine of any byte order."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.name} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+    return total.hexdigest()
