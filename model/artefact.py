@@ -34,6 +34,7 @@ from model.errors import (
     ManifestVersionError,
 )
 from model.geometry import Geometry
+from model.instances import InstanceRule
 from model.intensity import IntensityRule
 
 MANIFEST_VERSION = 1
@@ -42,6 +43,9 @@ DIGEST_KEY = "unet.sha256"
 
 Precision = Literal["fp32", "fp16", "int8"]
 LabelKind = Literal["semantic", "instance"]
+Averaging = Literal["none", "rotations"]
+"""Whether an image is segmented once, or in all its rotations and mirrors, whose probabilities are
+averaged."""
 
 
 class _Frozen(BaseModel):
@@ -71,6 +75,8 @@ class TrainingRecord(_Frozen):
     data_sha256: str
     """Digest over all images and labels, training and validation."""
     training_images: tuple[str, ...]
+    training_sha256: tuple[str, ...] = ()
+    """Digest of the pixels of every training image, so that none is ever scored as unseen."""
     validation_images: tuple[str, ...]
     steps: int
     """Optimiser steps behind these parameters: those of the best validation."""
@@ -79,8 +85,12 @@ class TrainingRecord(_Frozen):
 
 
 class ScoreRecord(_Frozen):
-    """Scores of this file's own graph, run tile by tile as the service runs it."""
+    """Scores of a graph, run tile by tile as the service runs it."""
 
+    of: str = ""
+    """Where the parameters were learnt from every image, so that none is left to score: digest of
+    the file, made by the same plan without these images, whose scores these are. Otherwise empty:
+    they are this file's own."""
     images: tuple[str, ...]
     """Names of the images scored, none of which was trained on."""
     values: dict[str, Any]
@@ -102,6 +112,12 @@ class Manifest(_Frozen):
     decision_threshold: float | None = Field(default=None, gt=0, lt=1)
     """With two classes, the probability of class 1 from which a pixel belongs to it; without a
     threshold, the most probable class wins."""
+    instances: InstanceRule | None = None
+    """How objects are told apart; None where none were annotated one by one."""
+    averaging: Averaging = "none"
+    """What the service does unless a request asks otherwise."""
+    pixel_size: float | None = Field(default=None, gt=0)
+    """Edge of a pixel in µm, in the images trained on."""
     training: TrainingRecord
     scores: ScoreRecord | None = None
     created: date

@@ -25,6 +25,7 @@ UNetError
 │   ├── FormInvalid
 │   ├── ModelNotFound
 │   ├── FormatNotAcceptable
+│   ├── ObjectsTooMany
 │   └── ParameterInvalid
 ├── ServiceUnavailable          the service cannot take this request now
 │   ├── ServiceBusy
@@ -35,6 +36,8 @@ UNetError
     ├── DatasetError
     ├── CheckpointError
     ├── LossNotFinite
+    ├── OutOfMemory
+    ├── TrainingStopped
     └── ParityError
 
 Each class has a stable `code`, which other programs may rely on. What a code means to HTTP is
@@ -194,6 +197,12 @@ class FormatNotAcceptable(RequestError):
     code = "format-not-acceptable"
 
 
+class ObjectsTooMany(RequestError):
+    """The image has more objects than the asked-for format can number."""
+
+    code = "objects-too-many"
+
+
 class ParameterInvalid(RequestError):
     """A query parameter is unknown or has a value that it cannot have."""
 
@@ -252,6 +261,18 @@ class LossNotFinite(TrainingError):
     """The loss became infinite or not a number."""
 
     code = "loss-not-finite"
+
+
+class OutOfMemory(TrainingError):
+    """A training step does not fit the memory."""
+
+    code = "out-of-memory"
+
+
+class TrainingStopped(TrainingError):
+    """A signal asked the run to stop; it can be resumed."""
+
+    code = "training-stopped"
 
 
 class ParityError(TrainingError):

@@ -40,29 +40,34 @@ class IntensityScale:
 
 
 class IntensityRule(BaseModel):
-    """How the scale of an image is found: percentiles of all its pixels and channels together.
+    """How the scale of an image is found, over all its pixels and channels together.
 
-    A percentile is a value that the image has, the nearest rank below, whatever its type: one
-    image stored with 8, 16 or 32 bits gives one scale.
+    `percentile`: from the image itself, so that exposure does not matter. A percentile is a value
+    that the image has, the nearest rank below, whatever its type: one image stored with 8, 16 or
+    32 bits gives one scale. `range`: fixed, for values that mean the same in every image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["percentile"] = "percentile"
-    low: float = Field(default=0.5, ge=0, le=100)
-    """Percentile that becomes −1."""
-    high: float = Field(default=99.5, ge=0, le=100)
-    """Percentile that becomes 1."""
+    kind: Literal["percentile", "range"] = "percentile"
+    low: float = Field(default=0.5, allow_inf_nan=False)
+    """Percentile, or value, that becomes −1."""
+    high: float = Field(default=99.5, allow_inf_nan=False)
+    """Percentile, or value, that becomes 1."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "IntensityRule":
         if self.low >= self.high:
             raise ValueError(f"low must lie below high; found {self.low} and {self.high}")
+        if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"percentiles lie in 0 to 100; found {self.low} and {self.high}")
         return self
 
     def measure(self, image: NDArray[Any]) -> IntensityScale:
         """Measure the scale over a whole image (C, H, W) of integers or floats."""
         wanted = (self.low, self.high)
+        if self.kind == "range":
+            return IntensityScale(*wanted)
         if image.dtype in (np.uint8, np.uint16):
             low, high = _percentiles_by_histogram(image, wanted)
         else:

@@ -9,17 +9,28 @@ import torch
 from model.errors import CheckpointError
 
 State = dict[str, Any]
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path: Path, state: State) -> None:
-    """Write a checkpoint: first beside the old one, then in its place."""
+    """Write a checkpoint: first beside the old one, then in its place.
+
+    Raises:
+        CheckpointError: if it cannot be written; the old one is whole.
+    """
     beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except (OSError, RuntimeError) as exc:  # torch wraps what the system says
+        beside.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written: {exc}. What it held before is whole; "
+            "make room, and go on with --resume."
+        ) from exc
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> State:

@@ -1,41 +1,50 @@
 """The training loop: steps, validations, checkpoints, and a log of both."""
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from model.errors import CheckpointError, LossNotFinite
-from model.geometry import Geometry
+from model.errors import CheckpointError, LossNotFinite, TrainingStopped
+from model.network import UNet
 from training import checkpoint
-from training.augmentation import TrainingImage, draw_batch
+from training.augmentation import Sampler, Tiles
+from training.distributed import World
+from training.dropout import TileDropout
+from training.folder import RunFolder
+from training.interruption import Signals, memory_errors_explained
 from training.loss import weighted_cross_entropy
+from training.optimisation import average_decay, build_optimiser, learning_rate
 from training.settings import FitSettings
 
-MOMENTUM = 0.99
-"""Source: Ronneberger et al. 2015, section 3."""
 LOG_EVERY = 50
 """Steps whose losses are averaged to one line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Scores of the network, as it stands, on the validation images."""
+    """Main score of the network, as it stands, on the validation images."""
 
-    v_rand: float
-    v_info: float
+    score: str
+    """Name of the main score."""
+    value: float
     threshold: float | None
-    """The decision threshold of these scores; with more than two classes there is none."""
+    """The decision threshold of this score; with more than two classes there is none."""
+    rule: dict[str, Any] | None = None
+    """How objects were told apart; None where none were annotated one by one."""
 
 
-Validate = Callable[[], Validation]
+Validate = Callable[[nn.Module], Validation]
 
 
 @dataclass(slots=True)
@@ -44,86 +53,80 @@ class Progress:
 
     step: int = 0
     best: dict[str, Any] | None = None
-    """The best validation so far: step, v_rand, v_info, threshold."""
+    """The best validation so far, of equal ones the last: its step and what `Validation` holds."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last line of the log."""
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
-    """The files of a run."""
+class Identity:
+    """What makes a run the same run when it is resumed."""
 
-    path: Path
-
-    @property
-    def last(self) -> Path:
-        """Checkpoint to resume from."""
-        return self.path / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        """Checkpoint of the best validation."""
-        return self.path / "best.pt"
-
-    @property
-    def model(self) -> Path:
-        """The exported artefact."""
-        return self.path / "model.onnx"
-
-    @property
-    def log(self) -> Path:
-        """One JSON object a line: losses and validations."""
-        return self.path / "log.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """The report, one self-contained page."""
-        return self.path / "report.html"
+    manifest: str
+    """The manifest's draft, as JSON."""
+    plan: dict[str, Any]
+    source: dict[str, Any]
+    """What reads and splits the data again."""
+    data_sha256: str
 
 
 class Loop:
-    """One run: a network, its optimiser, its sources of chance and its progress."""
+    """One run: a network, its optimiser, its tiles and its progress."""
 
     def __init__(
         self,
-        network: nn.Module,
-        images: Sequence[TrainingImage],
+        network: UNet,
+        sampler: Sampler,
         validate: Validate,
-        manifest: str,
+        identity: Identity,
         settings: FitSettings,
+        world: World | None = None,
     ) -> None:
         self.network = network
-        self.images = images
+        self.sampler = sampler
         self.validate = validate
-        self.manifest = manifest
+        self.identity = identity
         self.settings = settings
+        self.world = world or World()
         self.folder = RunFolder(settings.out)
-        self.device = images[0].pixels.device
+        self.device = sampler.device
+        self.plan = sampler.plan
+        self.places = self.world.places(self.plan.batch)
+        self.dropout = TileDropout(network.dropout.p)
+        network.dropout = self.dropout  # type: ignore[assignment]  # the same rule, drawn by tile
+        self.averaged = AveragedModel(
+            network, multi_avg_fn=get_ema_multi_avg_fn(average_decay(self.plan.steps))
+        )
         self.optimiser = build_optimiser(network, settings)
-        self.random = torch.Generator(self.device).manual_seed(settings.seed)
         self.progress = Progress()
+        self._parallel: nn.Module = (
+            DistributedDataParallel(network) if self.world.size > 1 else network
+        )
 
     def run(self) -> Progress:
         """Train to the last step.
 
         Raises:
             LossNotFinite: if the loss or its gradient is infinite or not a number.
+            OutOfMemory: if a step does not fit the memory.
+            TrainingStopped: if a signal asks to stop; the run can be resumed.
         """
-        losses: list[float] = []
-        seconds = 0.0
-        total = self.settings.steps
-        with tqdm(total=total, initial=self.progress.step, unit="step", dynamic_ncols=True) as bar:
-            while self.progress.step < total:
-                began = time.perf_counter()
-                losses.append(self._step())
-                seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        with Signals() as signals, self._tiles_ahead() as tiles, self._bar() as bar:
+            while self.progress.step < self.plan.steps:
+                self.progress.losses.append(self._step(next(tiles)))
                 self.progress.step += 1
                 bar.update()
-                bar.set_postfix({"loss": f"{losses[-1]:.4f}"} | self._best_so_far(), refresh=False)
+                bar.set_postfix(self._shown(), refresh=False)
                 if self._is_due(LOG_EVERY):
-                    self._log_losses(losses, seconds)
-                    losses, seconds = [], 0.0
+                    self._log_losses(time.perf_counter() - began)
+                    began = time.perf_counter()
                 if self._is_due(self.settings.validate_every):
                     self._validate()
+                    began = time.perf_counter()
+                if self.world.any(signals.came):
+                    self._stop()
         return self.progress
 
     def resume(self) -> None:
@@ -134,14 +137,11 @@ class Loop:
         """
         state = checkpoint.load(self.folder.last, self.device)
         self._require_same_run(state)
-        self.network.load_state_dict(state["model"])
+        self.network.load_state_dict(state["training"])
+        self.averaged.module.load_state_dict(state["model"])
+        self.averaged.n_averaged.fill_(state["averaged_steps"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
-        self.random.set_state(state["random"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["dropout"].cpu(), self.device)
-        else:
-            torch.set_rng_state(state["dropout"].cpu())
 
     def _require_same_run(self, state: checkpoint.State) -> None:
         wanted, found = self._fixed_settings(), state.get("settings", {})
@@ -154,116 +154,145 @@ class Loop:
             raise CheckpointError(
                 f"{self.folder.last} was written with other settings: {'; '.join(changed)}."
             )
-        if _data_digest(state["manifest"]) != _data_digest(self.manifest):
+        if state["data_sha256"] != self.identity.data_sha256:
             raise CheckpointError(f"{self.folder.last} was trained on other data.")
 
     def _is_due(self, every: int) -> bool:
-        return self.progress.step % every == 0 or self.progress.step == self.settings.steps
+        return self.progress.step % every == 0 or self.progress.step == self.plan.steps
 
-    def _step(self) -> float:
+    @contextlib.contextmanager
+    def _tiles_ahead(self) -> Iterator[Iterator[Tiles]]:
+        """Draw the tiles of the next step while this one is computed."""
+        with ThreadPoolExecutor(1) as pool:
+
+            def draw(step: int) -> Future[Tiles]:
+                return pool.submit(self.sampler.draw, step, self.places)
+
+            def tiles() -> Iterator[Tiles]:
+                coming = draw(self.progress.step)
+                for step in range(self.progress.step + 1, self.plan.steps):
+                    ready, coming = coming.result(), draw(step)
+                    yield ready
+                yield coming.result()
+
+            yield tiles()
+
+    def _step(self, tiles: Tiles) -> float:
         self.network.train()
+        self.dropout.begin(self.settings.seed, self.progress.step, self.places)
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.progress.step, self.settings)
-        batch = draw_batch(
-            self.images,
-            self.settings.batch,
-            self.settings.tile_edge,
-            Geometry(self.settings.depth),
-            self.random,
-        )
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.network(batch.tiles.contiguous(memory_format=torch.channels_last))
-        loss = weighted_cross_entropy(logits, batch.labels, batch.weights)
-        value = self._finite("loss", loss)
-        self._descend(loss)
+            group["lr"] = learning_rate(self.progress.step, self.plan.steps, self.settings)
+        with memory_errors_explained():
+            value = self._descend(tiles)
+        self.averaged.update_parameters(self.network)
         return value
 
-    def _descend(self, loss: Tensor) -> None:
+    def _descend(self, tiles: Tiles) -> float:
+        bfloat16 = self.settings.compute == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = self._parallel(tiles.pixels.contiguous(memory_format=torch.channels_last))
+        total_weight = self.world.total(tiles.weights.sum())
+        loss = weighted_cross_entropy(logits, tiles.labels, tiles.weights, total_weight)
+        value = self._finite("loss", self.world.total(loss))
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        # Gradients are averaged over processes, losses are added.
+        (loss * self.world.size).backward()  # type: ignore[no-untyped-call]  # torch's own
         parameters = self.network.parameters()
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         self._finite("norm of the gradient", norm)
         self.optimiser.step()
+        return value
 
     def _finite(self, name: str, scalar: Tensor) -> float:
         value = float(scalar.detach())
         if not math.isfinite(value):
             raise LossNotFinite(
-                f"The {name} is {value} at step {self.progress.step}. Start again with a lower "
+                f"The {name} is {value} at step {self.progress.step}; the checkpoint of the last "
+                "validation is whole. Look for broken images, or take a lower "
                 f"--learning-rate (now {self.settings.learning_rate})."
             )
         return value
 
     def _validate(self) -> None:
-        entry = {"kind": "validation", "step": self.progress.step, **asdict(self.validate())}
-        self.progress.log.append(entry)
-        best = self.progress.best
-        if best is None or entry["v_rand"] > best["v_rand"]:
-            self.progress.best = entry
-            checkpoint.save(self.folder.best, self._weights(entry))
-        checkpoint.save(self.folder.last, self._weights(entry) | self._state())
+        if self.world.leads:
+            validation = asdict(self.validate(self.averaged.module))
+            entry = {"kind": "validation", "step": self.progress.step, **validation}
+            self.progress.log.append(entry)
+            best = self.progress.best
+            if best is None or entry["value"] >= best["value"]:
+                self.progress.best = entry
+                checkpoint.save(self.folder.best, self._weights(entry))
+            self._save()
+        self.world.wait()
+
+    def _save(self) -> None:
+        checkpoint.save(self.folder.last, self._weights(self.progress.best) | self._state())
         self._write_log()
 
-    def _weights(self, validation: dict[str, Any]) -> checkpoint.State:
+    def _weights(self, validation: dict[str, Any] | None) -> checkpoint.State:
         return {
-            "model": self.network.state_dict(),
-            "manifest": self.manifest,
+            "model": self.averaged.module.state_dict(),
+            "manifest": self.identity.manifest,
+            "plan": self.identity.plan,
+            "source": self.identity.source,
             "validation": validation,
         }
 
     def _state(self) -> checkpoint.State:
         return {
-            "settings": self._fixed_settings(),
+            "training": self.network.state_dict(),
+            "averaged_steps": int(self.averaged.n_averaged),
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
-            "random": self.random.get_state(),
-            "dropout": (
-                torch.cuda.get_rng_state(self.device)
-                if self.device.type == "cuda"
-                else torch.get_rng_state()
-            ),
+            "settings": self._fixed_settings(),
+            "data_sha256": self.identity.data_sha256,
         }
 
     def _fixed_settings(self) -> dict[str, Any]:
-        """Give the settings that one run cannot change on its way."""
-        return self.settings.model_dump(mode="json", exclude={"data", "out", "resume"})
+        """Give the settings and the plan that one run cannot change on its way."""
+        free = {"data", "out", "resume", "plan_only", "tensorboard", "cross_validate"}
+        settings = self.settings.model_dump(mode="json", exclude=free)
+        plan = self.plan.model_dump(mode="json", exclude={"reasons"})
+        return settings | {f"planned {name}": value for name, value in plan.items()}
 
-    def _log_losses(self, losses: Sequence[float], seconds: float) -> None:
+    def _log_losses(self, seconds: float) -> None:
+        losses = self.progress.losses
         self.progress.log.append(
             {
                 "kind": "training",
                 "step": self.progress.step,
                 "loss": sum(losses) / len(losses),
-                "learning_rate": learning_rate(self.progress.step - 1, self.settings),
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
                 "steps_per_second": len(losses) / seconds,
             }
         )
+        self.progress.losses = []
         self._write_log()
 
     def _write_log(self) -> None:
-        lines = (json.dumps(entry) for entry in self.progress.log)
-        self.folder.log.write_text("\n".join(lines) + "\n")
+        if self.world.leads:
+            lines = (json.dumps(entry) for entry in self.progress.log)
+            self.folder.log.write_text("\n".join(lines) + "\n")
 
-    def _best_so_far(self) -> dict[str, str]:
-        return {"v_rand": f"{self.progress.best['v_rand']:.4f}"} if self.progress.best else {}
+    def _bar(self) -> "tqdm[Any]":
+        return tqdm(
+            total=self.plan.steps,
+            initial=self.progress.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.world.leads,
+        )
 
+    def _shown(self) -> dict[str, str]:
+        shown = {"loss": f"{self.progress.losses[-1]:.4f}"} if self.progress.losses else {}
+        if best := self.progress.best:
+            shown[f"best {best['score']}"] = f"{best['value']:.4f}"
+        return shown
 
-def build_optimiser(network: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """AdamW, or the paper's stochastic gradient descent with high momentum."""
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(network.parameters(), lr=0.0, momentum=MOMENTUM)
-    return torch.optim.AdamW(network.parameters(), lr=0.0)
-
-
-def learning_rate(step: int, settings: FitSettings) -> float:
-    """Rise linearly over the warm-up, then fall along a cosine, to 0 after the last step."""
-    warmup = min(settings.warmup_steps, settings.steps)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(settings.steps - warmup, 1)
-    return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
-
-
-def _data_digest(manifest: str) -> str:
-    return str(json.loads(manifest)["training"]["data_sha256"])
+    def _stop(self) -> None:
+        if self.world.leads:
+            self._save()
+        raise TrainingStopped(
+            f"Stopped at step {self.progress.step} of {self.plan.steps}; "
+            "the same command with --resume goes on."
+        )

@@ -4,7 +4,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def weighted_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, total_weight: Tensor | None = None
+) -> Tensor:
     """Mean cross-entropy of the softmax over the classes, weighted pixel by pixel.
 
     The paper sums over the tile; the sum of the weights is divided out here, so that neither the
@@ -14,6 +16,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
         logits: (N, K, H, W) float.
         labels: (N, H, W) int64 class ids.
         weights: (N, H, W) float.
+        total_weight: Sum of the weights of the whole batch, where this is a part of it.
 
     Returns:
         A scalar.
@@ -21,4 +24,5 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
     Source: Ronneberger et al. 2015, eq. 1.
     """
     losses = functional.cross_entropy(logits.float(), labels, reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    total = weights.sum() if total_weight is None else total_weight
+    return (losses * weights).sum() / total.clamp(min=1e-6)

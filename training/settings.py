@@ -3,7 +3,7 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -15,8 +15,7 @@ from pydantic_settings import (
 
 from model.architecture import Variant
 from model.geometry import Geometry
-from training.dataset import LabelsAsked
-from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT
+from training.verdict import LabelsAsked
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
 
@@ -47,6 +46,10 @@ class FitSettings(BaseSettings):
 
     labels: LabelsAsked = "auto"
     """What labels hold: ids of classes, ids of objects, or whichever they look like."""
+    ignore: Annotated[int, Field(ge=0)] | None = None
+    """Value of labels that marks pixels nobody annotated: neither trained on nor scored."""
+    init: Path | None = None
+    """Start from the parameters of this artefact."""
     name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]*)?$")] = ""
     """Name of the model. Default: that of the folder."""
     classes: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -57,6 +60,8 @@ class FitSettings(BaseSettings):
     """Terms of the data, which the parameters inherit."""
     citation: str = ""
     """What to cite when the data is used."""
+    pixel_size: Annotated[float, Field(gt=0)] | None = None
+    """Edge of a pixel, in µm; written into the manifest."""
 
     base_channels: Annotated[int, Field(ge=1)] = 32
     """Channels of the first level; the paper has 64."""
@@ -65,12 +70,29 @@ class FitSettings(BaseSettings):
     variant: Variant = "paper"
     """The paper's network, or that of the authors' release."""
 
-    steps: Annotated[int, Field(ge=1)] = 4000
-    """Number of optimiser steps."""
-    batch: Annotated[int, Field(ge=1)] = 1
-    """Tiles a step; the paper prefers one large tile."""
-    tile_edge: Annotated[int, Field(ge=1)] = 572
-    """Input edge of a training tile, in px."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Number of optimiser steps. Default: from the number of pixels."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Tiles a step, over all processes. Default: from the device's memory."""
+    tile_edge: Annotated[int, Field(ge=1)] | None = None
+    """Input edge of a training tile, in px. Default: from the images and the device's memory."""
+    intensity: Annotated[str, Field(pattern=r"^(percentile|range):[^,]+,[^,]+$")] | None = None
+    """What becomes -1 and 1: percentiles of each image (percentile:0.5,99.5) or values
+    (range:0,255). Default: from the images."""
+    border_weight: Annotated[float, Field(ge=0)] | None = None
+    """w0 of the weight map. Default: the paper's 10."""
+    border_sigma: Annotated[float, Field(gt=0)] | None = None
+    """sigma of the weight map, in px. Default: from the spacing of the objects."""
+    ridges: bool | None = None
+    """Draw a background of 1 px between objects that touch. Default: where labels are ids of
+    objects."""
+    object_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the tiles that are centred on an object. Default: from the class balance."""
+    largest_zoom: Annotated[float, Field(ge=1)] | None = None
+    """Tiles are zoomed in and out by at most this factor. Default: from the objects' sizes."""
+    elastic: bool = True
+    """Deform tiles elastically."""
+
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or the paper's SGD with momentum 0.99."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -79,32 +101,39 @@ class FitSettings(BaseSettings):
     """Steps over which the learning rate rises; it then falls along a cosine to 0."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
-    border_weight: Annotated[float, Field(ge=0)] = BORDER_WEIGHT
-    """w0 of the weight map."""
-    border_sigma: Annotated[float, Field(gt=0)] = BORDER_SIGMA
-    """sigma of the weight map, in px."""
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of the convolutions in training."""
 
-    blocks: Annotated[int, Field(ge=2)] = 5
-    """Contiguous blocks that the images are divided into; at most one an image."""
-    validation_block: Annotated[int, Field(ge=0)] = 2
-    """The block that is not trained on, from 0; the last one if there are fewer."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Parts that the images are divided into: contiguous blocks, whole groups."""
+    fold: Annotated[int, Field(ge=0)] = 2
+    """The part that is not trained on but validated on, from 0; the last one if there are fewer."""
+    cross_validate: bool = False
+    """Train and score every fold, each in a folder of its own."""
+    settled_by: Path | None = None
+    """Train on every image, by what this finished run settled on those it held out: its plan, its
+    decision threshold and its rule for objects."""
     validate_every: Annotated[int, Field(ge=1)] = 250
     """Steps between validations; each writes a checkpoint."""
-    seed: int = 0
-    """Seed of the run's own random generators."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of all that is drawn at random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     precision: StoredPrecision = "fp16"
     """How the exported file stores parameters."""
+    plan_only: bool = False
+    """Examine the data, print and write the plan, and stop."""
+    tensorboard: bool = False
+    """Write losses and scores for TensorBoard too."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "FitSettings":
-        Geometry(self.depth).output_edge(self.tile_edge)
-        if self.validation_block >= self.blocks:
-            raise ValueError(
-                f"validation_block must lie below blocks; found {self.validation_block} "
-                f"and {self.blocks}"
-            )
+        if self.tile_edge is not None:
+            Geometry(self.depth).output_edge(self.tile_edge)
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must lie below folds; found {self.fold} and {self.folds}")
+        if self.cross_validate and self.settled_by is not None:
+            raise ValueError("cross_validate holds images out, settled_by trains on all; take one")
         return self
 
     @property
@@ -113,15 +142,23 @@ class FitSettings(BaseSettings):
         folder = re.sub(r"[^a-z0-9._-]+", "-", self.out.resolve().name.lower()).strip("._-")
         return self.name or folder or "model"
 
+    def source(self) -> dict[str, Any]:
+        """Give what reads the data and divides it again, as a checkpoint keeps it."""
+        fields = {"labels", "ignore", "folds", "fold"}
+        return {"data": str(self.data.resolve()), **self.model_dump(mode="json", include=fields)}
+
     def command(self) -> str:
         """Give the command that repeats this run, with names in place of this machine's paths."""
         words = ["python", "-m", "training.fit", self.data.resolve().name, "--out"]
         words.append(self.out.resolve().name)
         for field, info in type(self).model_fields.items():
             value = getattr(self, field)
-            if field not in ("data", "out", "resume") and value != info.default:
-                text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words += [f"--{_kebab(field)}", text]
+            if field in ("data", "out", "resume", "plan_only") or value == info.default:
+                continue
+            if isinstance(value, bool):
+                words.append(f"--{'' if value else 'no-'}{_kebab(field)}")
+            else:
+                words += [f"--{_kebab(field)}", _word(value)]
         return shlex.join(words)
 
     @classmethod
@@ -148,6 +185,13 @@ def explain(error: ValidationError) -> str:
             text = f"--{_kebab(fault['loc'][0])} {fault['input']}: {text}"
         lines.append(f"error: {text}")
     return "\n".join(lines)
+
+
+def _word(value: object) -> str:
+    """Write a value as one types it, with a name in place of this machine's path."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return value.name if isinstance(value, Path) else str(value)
 
 
 def _kebab(field: int | str) -> str:

@@ -55,10 +55,12 @@ def class_weights(semantic_labels: Iterable[IntArray], num_classes: int) -> NDAr
     return np.where(counts > 0, weights, 0.0).astype(np.float32)
 
 
-def border_weights(
+def border_term(
     objects: IntArray, *, w0: float = BORDER_WEIGHT, sigma: float = BORDER_SIGMA
 ) -> NDArray[np.float32]:
-    """Give the border term: high where the background between two objects is narrow.
+    """Give the border term at every pixel, also inside objects, where d1 is 0.
+
+    A ridge that is drawn later between two touching objects finds its weight there.
 
     Args:
         objects: (H, W) integer object ids, 0 for background; an id may have several components.
@@ -66,7 +68,7 @@ def border_weights(
         sigma: Fall-off in px.
 
     Returns:
-        (H, W) float32; 0 inside objects and where fewer than two objects are within 8 sigma.
+        (H, W) float32; 0 where fewer than two objects are within 8 sigma.
 
     Raises:
         ValueError: The ids are no (H, W) array of integers, or sigma is not positive.
@@ -79,7 +81,21 @@ def border_weights(
         raise ValueError(f"sigma must be positive, got {sigma}")
     nearest, second = _two_nearest(objects, reach=math.ceil(_REACH_SIGMAS * sigma))
     term = w0 * np.exp(-np.square(nearest + second) / (2.0 * sigma**2))
-    return np.where(objects == 0, term, 0.0).astype(np.float32)
+    return np.asarray(term, np.float32)
+
+
+def border_weights(
+    objects: IntArray, *, w0: float = BORDER_WEIGHT, sigma: float = BORDER_SIGMA
+) -> NDArray[np.float32]:
+    """Give the border term of the background: high where it is narrow between two objects.
+
+    Args, Raises and Source as `border_term`.
+
+    Returns:
+        (H, W) float32; 0 inside objects.
+    """
+    term = border_term(objects, w0=w0, sigma=sigma)
+    return np.where(objects == 0, term, np.float32(0))
 
 
 def weight_map(

@@ -1,0 +1,70 @@
+"""The processes of one run: one alone, or those that torchrun started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from model.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Which process this is, of how many."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process validates, writes and prints."""
+        return self.rank == 0
+
+    def places(self, batch: int) -> range:
+        """Give the places of a step's batch that this process computes.
+
+        Raises:
+            TrainingError: if the batch cannot be shared evenly.
+        """
+        if batch % self.size:
+            raise TrainingError(
+                f"A batch of {batch} tiles cannot be shared by {self.size} processes; "
+                f"take --batch {self.size * max(batch // self.size, 1)}."
+            )
+        return range(self.rank, batch, self.size)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Add up a value over all processes."""
+        value = value.detach().clone()
+        if self.size > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Find out whether it is so in any process."""
+        if self.size == 1:
+            return flag
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        return bool(self.total(torch.tensor(float(flag), device=device)) > 0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started, for as long as the run lasts."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()

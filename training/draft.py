@@ -1,0 +1,96 @@
+"""The manifest of a run, as far as it is known before training."""
+
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+
+from model.architecture import Architecture
+from model.artefact import ClassInfo, Manifest, TrainingRecord
+from model.errors import DatasetError
+from training.dataset import AnnotatedImage, Dataset, digest
+from training.plan import Plan
+from training.settings import FitSettings
+from training.split import Regions
+
+PALETTE = (
+    "#000000",
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+)
+"""Colours that colour-blind readers tell apart; they recur. Source: Okabe and Ito 2008."""
+
+
+def draft_manifest(
+    settings: FitSettings,
+    plan: Plan,
+    dataset: Dataset,
+    training: Sequence[AnnotatedImage],
+    validation: Sequence[AnnotatedImage],
+) -> Manifest:
+    """Write down what is known before training."""
+    names, digests = _names_and_digests(training)
+    if isinstance(training, Regions):  # the whole image, parts of which were trained on
+        digests += (digest(dataset[0]),)
+    return Manifest(
+        name=settings.model_name,
+        architecture=Architecture(
+            dataset.in_channels,
+            dataset.num_classes,
+            settings.depth,
+            settings.base_channels,
+            settings.variant,
+        ),
+        intensity=plan.intensity,
+        classes=tuple(
+            ClassInfo(id=index, name=name, colour=PALETTE[index % len(PALETTE)])
+            for index, name in enumerate(class_names(settings, dataset))
+        ),
+        pixel_size=settings.pixel_size,
+        training=TrainingRecord(
+            data=settings.data_name or dataset.path.resolve().name,
+            licence=settings.licence,
+            citation=settings.citation,
+            label_kind=dataset.label_kind,
+            data_sha256=dataset.sha256(),
+            training_images=names,
+            training_sha256=digests,
+            validation_images=_names_and_digests(validation)[0],
+            steps=plan.steps,
+            command=settings.command(),
+        ),
+        created=datetime.now(UTC).date(),
+        software={
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "onnx", "unet-service")},
+        },
+    )
+
+
+def class_names(settings: FitSettings, dataset: Dataset) -> Sequence[str]:
+    """Take the names asked for, or plain ones.
+
+    Raises:
+        DatasetError: if there are not as many names as classes.
+    """
+    count = dataset.num_classes
+    if settings.classes and len(settings.classes) != count:
+        raise DatasetError(
+            f"{dataset.path} has {count} classes, --classes names {len(settings.classes)}: "
+            f"{', '.join(settings.classes)}. If the labels were taken for the wrong kind "
+            f"({dataset.label_kind}), say --labels semantic or --labels instance."
+        )
+    others = ["object"] if count == 2 else [f"class-{index}" for index in range(1, count)]
+    return settings.classes or ["background", *others]
+
+
+def _names_and_digests(
+    images: Iterable[AnnotatedImage],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    pairs = [(entry.name, digest(entry)) for entry in images]
+    return tuple(name for name, _ in pairs), tuple(found for _, found in pairs)

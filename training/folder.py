@@ -1,0 +1,46 @@
+"""Where the files of a run lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to resume from."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best validation."""
+        return self.path / "best.pt"
+
+    @property
+    def model(self) -> Path:
+        """The exported artefact."""
+        return self.path / "model.onnx"
+
+    @property
+    def plan(self) -> Path:
+        """What was settled before the first step, with reasons."""
+        return self.path / "plan.json"
+
+    @property
+    def store(self) -> Path:
+        """Training images, as tiles are cut from them; made anew by every start."""
+        return self.path / "store"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: losses and validations."""
+        return self.path / "log.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained page."""
+        return self.path / "report.html"

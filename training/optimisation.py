@@ -1,0 +1,35 @@
+"""How parameters move: the optimiser, its learning rate, and their running mean."""
+
+import math
+
+import torch
+from torch import nn
+
+from training.settings import FitSettings
+
+MOMENTUM = 0.99
+"""Source: Ronneberger et al. 2015, section 3."""
+AVERAGED_SHARE, MOST_AVERAGED_STEPS = 0.1, 1000
+"""The parameters that are validated and kept are a running mean over this share of the steps."""
+
+
+def build_optimiser(network: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    """AdamW, or the paper's stochastic gradient descent with high momentum."""
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=0.0, momentum=MOMENTUM)
+    return torch.optim.AdamW(network.parameters(), lr=0.0, fused=True)
+
+
+def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
+    """Rise linearly over the warm-up, then fall along a cosine, to 0 after the last step."""
+    warmup = min(settings.warmup_steps, steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(steps - warmup, 1)
+    return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def average_decay(steps: int) -> float:
+    """Give the decay of the running mean of the parameters, for a run of so many steps."""
+    horizon = min(max(AVERAGED_SHARE * steps, 1.0), MOST_AVERAGED_STEPS)
+    return 1 - 1 / horizon

@@ -1,0 +1,207 @@
+"""What a run does, made from its data: every value with its reason."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from model.errors import DatasetError
+from model.geometry import Geometry
+from model.intensity import IntensityRule
+from training.census import Census
+from training.settings import FitSettings
+from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT
+
+PAPER_EDGE = 572
+"""Input edge of figure 1, in px."""
+LARGEST_BATCH = 8
+ACTIVATION_BYTES = 20
+"""Memory of one training pass, in bytes for each channel of the first level and px of the tile:
+activations of all levels and their gradients, in bfloat16; measured."""
+MEMORY_SHARE = 0.5
+"""Part of the free memory that tiles may take."""
+PASSES = 150
+"""Times that a run looks at every pixel, if that is neither few steps nor very many."""
+FEWEST_STEPS, MOST_STEPS = 2000, 12000
+BORDER_WIDTHS = 1.4
+"""A border of this many sigma, d1 + d2 together, weighs exp(−0.98) = 0.38 of w0."""
+LEAST_SIGMA = 3.0
+"""So that a ridge's neighbourhood weighs too where most objects touch, in px."""
+LEAST_ZOOM, MOST_ZOOM = 1.1, 2.0
+
+
+class Plan(BaseModel):
+    """The values that a run settles before its first step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tile_edge: int
+    """Input edge of a training tile, in px."""
+    batch: int
+    """Tiles a step, over all processes."""
+    steps: int
+    intensity: IntensityRule
+    border_weight: float
+    """w0 of the weight map."""
+    border_sigma: float
+    """sigma of the weight map, in px."""
+    ridges: bool
+    """Whether a background of 1 px is drawn between objects that touch."""
+    object_share: float
+    """Share of the tiles that are centred on an object."""
+    largest_zoom: float
+    """Tiles are zoomed by a factor between its inverse and itself."""
+    elastic: bool
+    """Whether tiles are deformed elastically."""
+    reasons: dict[str, str]
+    """Why each value is what it is."""
+
+    def describe(self) -> str:
+        """Lay the plan out for a terminal, one value a line."""
+        rows = [(name, self._shown(name), self.reasons[name]) for name in self.reasons]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {value:<{widths[1]}}  {why}" for name, value, why in rows
+        )
+
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        if isinstance(value, IntensityRule):
+            return f"{value.kind}:{value.low:g},{value.high:g}"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+Chosen = tuple[Any, str]
+
+
+def make_plan(census: Census, settings: FitSettings, free_bytes: int) -> Plan:
+    """Choose every value that was not asked for.
+
+    Args:
+        census: The training images in numbers.
+        settings: What was asked for.
+        free_bytes: Free memory of the training device, in bytes.
+    """
+    values: dict[str, Any] = {"elastic": settings.elastic}
+    reasons: dict[str, str] = {}
+
+    def choose(name: str, rule: Callable[[], Chosen]) -> None:
+        asked = getattr(settings, name)
+        if asked is None:
+            values[name], reasons[name] = rule()
+        else:
+            values[name] = parse_intensity(asked) if name == "intensity" else asked
+            reasons[name] = "asked for"
+
+    choose("tile_edge", lambda: _tile_edge(census, settings, free_bytes))
+    choose("batch", lambda: _batch(values["tile_edge"], settings, free_bytes))
+    choose("steps", lambda: _steps(census, settings, values["tile_edge"], values["batch"]))
+    choose("intensity", lambda: _intensity(census))
+    choose("border_weight", lambda: (BORDER_WEIGHT, "the paper's w0"))
+    choose("border_sigma", lambda: _border_sigma(census))
+    choose("ridges", lambda: _ridges(census))
+    choose("object_share", lambda: _object_share(census))
+    choose("largest_zoom", lambda: _largest_zoom(census))
+    reasons["elastic"] = "the paper's 3×3 displacements" if settings.elastic else "asked for"
+    return Plan(**values, reasons=reasons)
+
+
+def free_memory(device: torch.device) -> int:
+    """Give the free memory of a training device, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def parse_intensity(text: str) -> IntensityRule:
+    """Read `percentile:0.5,99.5` or `range:0,255`.
+
+    Raises:
+        DatasetError: if that is no rule.
+    """
+    kind, _, bounds = text.partition(":")
+    try:
+        low, high = map(float, bounds.split(","))
+        return IntensityRule.model_validate({"kind": kind, "low": low, "high": high})
+    except ValueError as exc:
+        raise DatasetError(f"--intensity {text} is no rule: {exc}") from exc
+
+
+def tile_bytes(architecture_channels: int, edge: int) -> int:
+    """Estimate the memory of one training pass over one tile, in bytes."""
+    return ACTIVATION_BYTES * architecture_channels * edge**2
+
+
+def _tile_edge(census: Census, settings: FitSettings, free_bytes: int) -> Chosen:
+    geometry = Geometry(settings.depth)
+    image = geometry.edge_for(math.ceil(census.median_edge))
+    paper = geometry.edge_at_most(max(PAPER_EDGE, geometry.smallest_tiling_edge))
+    room = math.isqrt(int(MEMORY_SHARE * free_bytes) // (ACTIVATION_BYTES * settings.base_channels))
+    if room < min(image, paper):
+        edge = geometry.edge_at_most(max(room, geometry.smallest_edge))
+        return edge, f"the largest whose training pass fits {free_bytes / 1e9:.1f} GB"
+    if image < paper:
+        return image, f"covers the typical image, {census.median_edge:.0f} px"
+    return paper, "the paper's tile" if paper == PAPER_EDGE else "the largest near the paper's tile"
+
+
+def _batch(edge: int, settings: FitSettings, free_bytes: int) -> Chosen:
+    if not _on_cuda(settings):
+        return 1, "one large tile, as in the paper: on a CPU a batch is no faster"
+    fitting = int(MEMORY_SHARE * free_bytes) // tile_bytes(settings.base_channels, edge)
+    batch = max(min(fitting, LARGEST_BATCH), 1)
+    return batch, f"as many as fit {free_bytes / 1e9:.0f} GB, up to {LARGEST_BATCH}"
+
+
+def _on_cuda(settings: FitSettings) -> bool:
+    return settings.device != "cpu" and torch.cuda.is_available()
+
+
+def _steps(census: Census, settings: FitSettings, edge: int, batch: int) -> Chosen:
+    learnt = Geometry(settings.depth).output_edge(edge) ** 2
+    passes = PASSES * census.pixels / (learnt * batch)
+    steps = round(min(max(passes, FEWEST_STEPS), MOST_STEPS), -2)
+    seen = steps * learnt * batch / census.pixels
+    return int(steps), f"every pixel is looked at {seen:.0f} times"
+
+
+def _intensity(census: Census) -> Chosen:
+    if census.low < 0 and all(not name.startswith("float") for name in census.dtypes):
+        rule = IntensityRule(kind="range", low=census.low, high=census.high)
+        return rule, "signed values are calibrated: they mean the same in every image"
+    return IntensityRule(), "each image's own percentiles: exposure does not matter"
+
+
+def _border_sigma(census: Census) -> Chosen:
+    if census.median_gap is None:
+        return BORDER_SIGMA, "the paper's: no two objects lie near each other"
+    width = census.median_gap + 1  # d1 + d2 across a gap
+    sigma = round(min(max(width / BORDER_WIDTHS, LEAST_SIGMA), 2 * BORDER_SIGMA), 1)
+    return sigma, f"neighbours lie {census.median_gap:.1f} px apart, in the median"
+
+
+def _ridges(census: Census) -> Chosen:
+    if census.label_kind == "instance":
+        return True, f"{census.touching:.0%} of the objects touch another"
+    return False, "classes have no objects to keep apart"
+
+
+def _object_share(census: Census) -> Chosen:
+    foreground = 1 - census.class_shares[0]
+    if foreground >= 0.3:
+        return 0.0, f"{foreground:.0%} of the pixels are of objects: any place will do"
+    return (
+        0.5,
+        f"{foreground:.1%} of the pixels are of objects: half of the tiles are centred on one",
+    )
+
+
+def _largest_zoom(census: Census) -> Chosen:
+    if census.typical_diameters is None:
+        return LEAST_ZOOM, "there are no objects to compare"
+    small, large = census.typical_diameters
+    zoom = round(min(max(math.sqrt(large / small), LEAST_ZOOM), MOST_ZOOM), 2)
+    return zoom, f"an image's typical object measures {small:.0f} to {large:.0f} px"

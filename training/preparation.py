@@ -1,0 +1,118 @@
+"""What a run has before its first step: examined data, divided; a plan; a draft of the manifest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.artefact import Artefact, Manifest
+from model.errors import DatasetError
+from model.runtime import Runtime
+from training import checkpoint
+from training.census import take_census
+from training.dataset import AnnotatedImage, Dataset, read_dataset
+from training.distributed import World
+from training.doctor import diagnose, tell
+from training.draft import draft_manifest
+from training.folder import RunFolder
+from training.plan import Plan, free_memory, make_plan
+from training.settings import FitSettings
+from training.split import split
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run has before its first step."""
+
+    dataset: Dataset
+    training: Sequence[AnnotatedImage]
+    validation: Sequence[AnnotatedImage]
+    """Empty where the run is settled by another one."""
+    plan: Plan
+    manifest: Manifest
+    settled: Artefact | None
+    """What an earlier run settled, if this one trains on every image."""
+
+
+def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world: World) -> Prepared:
+    """Examine the data, divide it, plan the run, and print all that.
+
+    Raises:
+        DatasetError: if the data has errors, each of which was printed.
+    """
+    if world.leads:
+        examine(settings)
+    dataset = read_dataset(settings.data, settings.labels, settings.ignore)
+    settled = read_settled(settings)
+    training, validation = divide(dataset, settings)
+    plan = choose_plan(settings, folder, training, device)
+    if world.leads:
+        print(describe(dataset, training, validation))
+        print(plan.describe())
+        folder.plan.write_text(plan.model_dump_json(indent=2) + "\n")
+    manifest = draft_manifest(settings, plan, dataset, training, validation)
+    return Prepared(dataset, training, validation, plan, manifest, settled)
+
+
+def read_settled(settings: FitSettings) -> Artefact | None:
+    """Read what an earlier run made, if this one is to be settled by it.
+
+    Raises:
+        ArtefactError: if that run is not finished.
+    """
+    if settings.settled_by is None:
+        return None
+    return Runtime(RunFolder(settings.settled_by).model).artefact
+
+
+def divide(
+    dataset: Dataset, settings: FitSettings
+) -> tuple[Sequence[AnnotatedImage], Sequence[AnnotatedImage]]:
+    """Hold a fold out; or nothing, where an earlier run did."""
+    if settings.settled_by is not None:
+        return dataset, ()
+    return split(dataset, settings.folds, settings.fold)
+
+
+def choose_plan(
+    settings: FitSettings,
+    folder: RunFolder,
+    training: Sequence[AnnotatedImage],
+    device: torch.device,
+) -> Plan:
+    """Take the plan of the run that is resumed or that settles this one, or make one."""
+    if settings.resume:
+        return Plan.model_validate(checkpoint.load(folder.last)["plan"])
+    if settings.settled_by is not None:
+        return Plan.model_validate_json(RunFolder(settings.settled_by).plan.read_text())
+    return make_plan(take_census(training), settings, free_memory(device))
+
+
+def examine(settings: FitSettings) -> None:
+    """Print what the doctor finds.
+
+    Raises:
+        DatasetError: if that includes errors.
+    """
+    findings = diagnose(
+        settings.data, settings.labels, settings.ignore, settings.folds, settings.fold
+    )
+    print(tell(findings))
+    errors = sum(found.severity == "error" for found in findings)
+    if errors:
+        raise DatasetError(f"{settings.data} has {errors} error(s), listed above.")
+
+
+def describe(
+    dataset: Dataset, training: Sequence[AnnotatedImage], validation: Sequence[AnnotatedImage]
+) -> str:
+    """Say what was found, and what is held out."""
+    held_out = "holding none out"
+    if validation:
+        first, last = validation[0].name, validation[len(validation) - 1].name
+        held_out = f"validating on {len(validation)}: {first} to {last}"
+    return (
+        f"{dataset.path}: {len(dataset)} images, {dataset.in_channels} channel(s), "
+        f"{dataset.num_classes} classes. {dataset.verdict}\n"
+        f"training on {len(training)}, {held_out}"
+    )
