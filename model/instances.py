@@ -1,10 +1,12 @@
 """From the probability of foreground to objects, each with its own id.
 
-    probability ≥ seed threshold ──components──> seeds, those of enough pixels
-    probability ≥ decision threshold ──────────> foreground, shared out among the seeds
-    a gap of one pixel between two objects ────> given back, where the rule says so
+    probability ≥ seed threshold ──────components──> seeds, where large enough ─┐
+                                                                                ├─> objects
+    probability ≥ decision threshold ──────────────> foreground, shared out ────┘
 
-Neighbours are the four that share an edge with a pixel, throughout.
+Ridges of lower probability, by which training keeps touching objects apart, divide the seeds; the
+objects then grow over the ridges, as far as these are foreground. Neighbours are the four pixels
+that share an edge with one, throughout.
 """
 
 import numpy as np
@@ -29,12 +31,10 @@ class InstanceRule(BaseModel):
 
     seed_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Each component of the pixels with at least this probability is the seed of an object; at the
-    decision threshold or below, seeds are the objects."""
+    decision threshold or below, the components of the foreground are the objects."""
     smallest_area: int = Field(default=0, ge=0)
-    """Seeds of fewer pixels than this are none, so that no object is smaller, in px."""
-    fill_gaps: bool = False
-    """Whether objects take the pixels of lower probability that touch two of them: the ridges by
-    which training keeps touching objects apart."""
+    """Smallest area of a seed and of an object, in px. What is smaller does not divide an object
+    that holds a larger seed, and is none by itself."""
 
 
 def separate(
@@ -43,13 +43,14 @@ def separate(
     """Tell objects apart.
 
     A pixel of the foreground belongs to the seed that reaches it in the fewest steps through the
-    foreground; of several, to the one whose seed begins last in reading order. Foreground that no
-    seed reaches is no object.
+    foreground; of several, to the one that begins last in reading order. A component of the
+    foreground without a seed is one object, so that no part of the mask is missing from the objects
+    but what is too small.
 
     Args:
         probabilities: (H, W) probability of foreground, in [0, 1].
         threshold: Decision threshold, in (0, 1): pixels below it belong to no object.
-        rule: Seeds, the smallest area, and what becomes of gaps.
+        rule: Where objects begin, and how small they may be.
 
     Returns:
         (H, W) ids from 1 without gaps, in reading order of each object's first pixel; 0 outside of
@@ -62,14 +63,10 @@ def separate(
         raise ValueError(
             f"probabilities must be (H, W) float, got {probabilities.shape} {probabilities.dtype}"
         )
-    seeds = _framed(probabilities >= max(rule.seed_threshold, threshold))
-    ids = np.zeros(seeds.shape, np.int32)
-    ndimage.label(seeds, output=ids)
+    ids = _components(_framed(probabilities >= max(rule.seed_threshold, threshold)))
     _drop_small(ids, rule.smallest_area)
     if rule.seed_threshold > threshold:
         _share_out(ids, _framed(probabilities >= threshold), rule.smallest_area)
-    if rule.fill_gaps:
-        _fill_gaps(ids)
     return _in_order(ids)[ids[1:-1, 1:-1]]
 
 
@@ -115,12 +112,18 @@ def classes_of(
     pairs = objects.ravel()[inside].astype(np.intp) * num_classes + labels.ravel()[inside]
     count = int(objects.max(initial=0)) + 1
     table = np.bincount(pairs, minlength=count * num_classes).reshape(count, num_classes)
-    return (table[1:, 1:].argmax(axis=1) + 1).astype(np.uint8)
+    return np.asarray(table[1:, 1:].argmax(axis=1) + 1, np.uint8)
 
 
 def _framed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Put a pixel of background around a map, so that no step leaves it or wraps around."""
     return np.pad(mask, 1)
+
+
+def _components(mask: NDArray[np.bool_]) -> Ids:
+    ids = np.zeros(mask.shape, np.int32)
+    ndimage.label(mask, output=ids)
+    return ids
 
 
 def _runs(ids: Ids) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
@@ -130,10 +133,11 @@ def _runs(ids: Ids) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     return starts, flat[starts]
 
 
-def _areas(ids: Ids) -> NDArray[np.float64]:
+def _areas(ids: Ids) -> NDArray[np.intp]:
     """Give the number of pixels of every id from 0; of id 0 itself it means nothing."""
     starts, found = _runs(ids)
-    return np.bincount(found, weights=np.diff(starts, append=ids.size), minlength=1)
+    areas = np.bincount(found, weights=np.diff(starts, append=ids.size), minlength=1)
+    return areas.astype(np.intp)
 
 
 def _drop_small(ids: Ids, smallest_area: int) -> None:
@@ -144,10 +148,10 @@ def _drop_small(ids: Ids, smallest_area: int) -> None:
         ids[:] = kept[ids]
 
 
-def _share_out(ids: Ids, foreground: NDArray[np.bool_], smallest_area: int) -> None:
-    """Give every pixel of the foreground to the object that reaches it first."""
+def _share_out(ids: Ids, mask: NDArray[np.bool_], smallest_area: int) -> None:
+    """Give every pixel of the mask to the object that reaches it first."""
     flat, steps = ids.ravel(), _steps(ids)
-    waiting = foreground & (ids == 0)
+    waiting = mask & (ids == 0)
     front = np.flatnonzero(waiting & _beside(ids > 0))
     ids[waiting] = _WAITING
     for _ in range(_LONGEST_WAY):
@@ -163,26 +167,17 @@ def _next_front(flat: NDArray[np.int32], near: NDArray[np.intp]) -> NDArray[np.i
     near = near[flat[near] == _WAITING]
     marks = np.arange(_WAITING - 1, _WAITING - 1 - near.size, -1, dtype=np.int32)
     flat[near] = marks
-    return near[flat[near] == marks]
+    return np.asarray(near[flat[near] == marks])
 
 
 def _share_out_rest(ids: Ids, front: NDArray[np.intp], smallest_area: int) -> None:
     """Give each component of what is waiting to an object that came to it, or make it one."""
-    parts, _ = ndimage.label(ids < 0)
+    parts = _components(ids < 0)
     areas = _areas(parts)
     owners = np.arange(len(areas), dtype=np.int32) + ids.max()
     owners[areas < smallest_area] = 0
     owners[parts.ravel()[front]] = ids.ravel()[front + _steps(ids)].max(axis=0)
     np.copyto(ids, owners[parts], where=ids < 0)
-
-
-def _fill_gaps(ids: Ids) -> None:
-    """Give the pixels that touch two objects to one of them."""
-    gaps = np.flatnonzero((ids == 0) & _beside(ids > 0))
-    near = ids.ravel()[gaps + _steps(ids)]
-    last = near.max(axis=0)
-    between = ((near > 0) & (near < last)).any(axis=0)
-    ids.ravel()[gaps[between]] = last[between]
 
 
 def _steps(ids: Ids) -> NDArray[np.intp]:

@@ -6,15 +6,22 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from model.artefact import Manifest
+from model.artefact import Averaging, Manifest
+from model.instances import classes_of, separate
 from model.intensity import IntensityScale, match_channels
 from model.tiling import Plan, Region, Tile, extract, place, plan_tiles
 
 DEFAULT_TILE_EDGE = 1212
 """Largest input edge of a tile where nobody sets another, in px; it holds 1024×1024 px whole."""
 
-Output = Literal["labels", "logits"]
+Wanted = Literal["labels", "instances"]
+"""What an image is segmented for: the class of every pixel, or objects."""
+
+Output = Literal["labels", "logits", "probabilities", "foreground"]
+"""What a canvas holds: class ids; logits, or probabilities, of every class; probabilities of every
+class but class 0, which with two classes are a single map."""
 
 
 class Model(Protocol):
@@ -29,6 +36,21 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Objects:
+    """Objects of an image, each with its own id."""
+
+    ids: NDArray[np.int32]
+    """(H, W) ids from 1 without gaps, 0 outside of objects."""
+    classes: NDArray[np.uint8]
+    """(n,) class id of every object, that of object 1 first."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width of the image."""
+        return self.ids.shape
+
+
+@dataclass(frozen=True, slots=True)
 class Segmentation:
     """An image, its plan, its scale, and the canvas that its tiles fill in any order."""
 
@@ -39,8 +61,11 @@ class Segmentation:
     """Measured over the whole image."""
     plan: Plan
     canvas: NDArray[Any]
-    """(h, w) uint8 class ids, or (K, h, w) float32 logits, of the plan's region."""
+    """Of the plan's region: (h, w) uint8, (K, h, w) float32 or, of the foreground, (K − 1, h, w)
+    float32."""
     output: Output
+    passes: int = 1
+    """Passes whose probabilities are averaged on the canvas; this is one of them."""
 
     @classmethod
     def begin(
@@ -59,15 +84,16 @@ class Segmentation:
             manifest: The model's manifest.
             edges: Input edges that a tile may have, in px.
             region: What is wanted; None is the whole image.
-            output: Class ids, or the logits of every class.
+            output: What the canvas holds.
         """
         image = match_channels(image, manifest.architecture.in_channels)
         plan = plan_tiles((image.shape[1], image.shape[2]), manifest.geometry, edges, region=region)
         shape = plan.region.shape
+        maps = manifest.architecture.num_classes - (output == "foreground")
         canvas: NDArray[Any] = (
             np.zeros(shape, np.uint8)
             if output == "labels"
-            else np.zeros((manifest.architecture.num_classes, *shape), np.float32)
+            else np.zeros((maps, *shape), np.float32)
         )
         return cls(manifest, image, manifest.intensity.measure(image), plan, canvas, output)
 
@@ -76,9 +102,51 @@ class Segmentation:
         return self.scale.apply(extract(self.image, tile.input_region))
 
     def write(self, tile: Tile, logits: NDArray[np.float32]) -> None:
-        """Put what the network gave for one tile, (K, h, w), in its place."""
-        pixels = self.manifest.decide(logits) if self.output == "labels" else logits
-        place(self.plan, tile, pixels, self.canvas)
+        """Put what the network gave for one tile, (K, h, w), in its place; once for each tile."""
+        pixels = self._kept(logits)
+        if self.passes == 1:
+            place(self.plan, tile, pixels, self.canvas)
+        else:
+            share = self.canvas[(..., *tile.output_region.within(self.plan.region))]
+            share += pixels[(..., *tile.crop)] / self.passes
+
+    def complete(self, model: Model) -> None:
+        """Run every tile, where no other image waits for the model."""
+        for tile in self.plan.tiles:
+            self.write(tile, model.run(self.read(tile)[np.newaxis])[0])
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Give the label map (h, w) of a full canvas of labels or of the foreground."""
+        if self.output == "labels":
+            return self.canvas
+        return decide(self.canvas, self.manifest.decision_threshold)
+
+    def objects(self) -> Objects:
+        """Give the objects of a full canvas: of the foreground, if the manifest has a rule.
+
+        Without a rule, an object is a component (4-connectivity) of a class other than class 0.
+        """
+        rule, num_classes = self.manifest.instances, self.manifest.architecture.num_classes
+        if rule is None:
+            return _components(self.labels(), num_classes)
+        foreground = self.canvas[0] if num_classes == 2 else self.canvas.sum(axis=0)
+        ids = separate(foreground, self.manifest.decision_threshold or 0.5, rule)
+        if num_classes == 2:
+            return Objects(ids, np.ones(ids.max(), np.uint8))
+        return Objects(ids, classes_of(ids, self.labels(), num_classes))
+
+    def _kept(self, logits: NDArray[np.float32]) -> NDArray[Any]:
+        if self.output == "labels":
+            return self.manifest.decide(logits)
+        if self.output == "logits":
+            return logits
+        return softmax(logits)[int(self.output == "foreground") :]
+
+
+def output_for(wanted: Wanted, manifest: Manifest, averaging: Averaging) -> Output:
+    """Say what a canvas must hold, and no more, for what is wanted."""
+    by_rule = wanted == "instances" and manifest.instances is not None
+    return "foreground" if by_rule or averaging != "none" else "labels"
 
 
 def segment(
@@ -92,11 +160,10 @@ def segment(
     """Segment an image (C, H, W) on its own, tile by tile.
 
     Returns:
-        (H, W) uint8 class ids, or (K, H, W) float32 logits; of the region, if there is one.
+        (H, W) uint8 class ids, or float32 logits or probabilities; of the region, if there is one.
     """
     work = Segmentation.begin(image, model.manifest, edges, region=region, output=output)
-    for tile in work.plan.tiles:
-        work.write(tile, model.run(work.read(tile)[np.newaxis])[0])
+    work.complete(model)
     return work.canvas
 
 
@@ -105,3 +172,37 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=0))
     probabilities: NDArray[np.float32] = powers / powers.sum(axis=0)
     return probabilities
+
+
+def decide(foreground: NDArray[np.float32], threshold: float | None) -> NDArray[np.uint8]:
+    """Decide from probabilities as `Manifest.decide` does from logits.
+
+    Args:
+        foreground: (K − 1, H, W) probabilities of every class but class 0.
+        threshold: With two classes, the probability from which a pixel belongs to class 1; None
+            lets the most probable class win, the first of equals.
+
+    Returns:
+        (H, W) class ids.
+    """
+    if threshold is not None:
+        above: NDArray[np.bool_] = foreground[0] >= np.float32(threshold)
+        return above.view(np.uint8)
+    best = 1 - foreground.sum(axis=0)
+    labels = np.zeros(best.shape, np.uint8)
+    for index, probability in enumerate(foreground, 1):
+        labels[probability > best] = index
+        np.maximum(best, probability, out=best)
+    return labels
+
+
+def _components(labels: NDArray[np.uint8], num_classes: int) -> Objects:
+    """Number the components of every class but class 0, class after class."""
+    ids = np.zeros(labels.shape, np.int32)
+    counts = [0]
+    for index in range(1, num_classes):
+        inside = labels == index
+        numbers, count = ndimage.label(inside)
+        ids[inside] = numbers[inside] + sum(counts)
+        counts.append(count)
+    return Objects(ids, np.repeat(np.arange(num_classes, dtype=np.uint8), counts))

@@ -34,6 +34,9 @@ class Admission:
     def image(self, pixels: int) -> Iterator[None]:
         """Hold an image; one alone is held whatever its size.
 
+        Args:
+            pixels: What is to be done: those of the image, as often as each is segmented.
+
         Raises:
             ServiceBusy: if the images that are held have too many pixels together with this one.
         """

@@ -21,15 +21,18 @@ from service.schemas import EngineState
 TILES_A_RUN = {"cpu": 1, "cuda": 4}
 """A CPU gains nothing from a batch; a GPU does."""
 
+Step = tuple[Segmentation, Tile]
+"""A tile, and the pass that reads and writes it."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
-    """A finished label map and where its time went."""
+    """A finished image and where its time went."""
 
-    labels: NDArray[np.uint8]
-    """(H, W) class ids."""
+    work: Segmentation
+    """The first pass; its canvas is full."""
     queue_s: float
     """Time in which other requests had their turn."""
     inference_s: float
@@ -38,17 +41,25 @@ class Segmented:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    work: Segmentation
+    passes: Sequence[Segmentation]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Segmented]
-    tiles: deque[Tile]
+    steps: deque[Step] = field(init=False)
     submitted: float = field(default_factory=time.perf_counter)
     inference_s: float = 0.0
     abandoned: bool = False
 
+    def __post_init__(self) -> None:
+        self.steps = deque((work, tile) for work in self.passes for tile in work.plan.tiles)
+
+    @property
+    def edge(self) -> int:
+        """Input edge of all tiles, in px: a plan takes the same for an image that is turned."""
+        return self.passes[0].plan.edge
+
     def finish(self) -> None:
         elapsed = time.perf_counter() - self.submitted
-        self._settle(Segmented(self.work.canvas, elapsed - self.inference_s, self.inference_s))
+        self._settle(Segmented(self.passes[0], elapsed - self.inference_s, self.inference_s))
 
     def fail(self, error: Exception) -> None:
         self.abandoned = True
@@ -100,15 +111,19 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
 
-    async def segment(self, work: Segmentation) -> Segmented:
+    async def segment(self, *passes: Segmentation) -> Segmented:
         """Run an image's tiles in turn with all others.
+
+        Args:
+            passes: The passes over one image, whose tiles have one edge; all together are one
+                image among the others.
 
         Raises:
             InferenceFailed: if the runtime fails on one of its tiles.
             ServiceStopping: if the engine stops before it is done.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future(), deque(work.plan.tiles))
+        job = _Job(passes, loop, loop.create_future())
         with self._changed:
             if self._stopping:
                 raise ServiceStopping("The service is stopping.")
@@ -123,6 +138,7 @@ class Engine:
         self._warm_up()
         while turn := self._next_turn():
             self._run(turn)
+            del turn  # an image is not held until the next one comes
 
     def _warm_up(self) -> None:
         try:
@@ -136,7 +152,7 @@ class Engine:
         else:
             self.state = "ready"
 
-    def _next_turn(self) -> list[tuple[_Job, Tile]]:
+    def _next_turn(self) -> list[tuple[_Job, Step]]:
         """Wait for work and take one batch of it; an empty list is the end."""
         with self._changed:
             while True:
@@ -152,41 +168,54 @@ class Engine:
     def _drop_abandoned(self) -> None:
         self._jobs = deque(job for job in self._jobs if not job.abandoned)
 
-    def _take(self) -> list[tuple[_Job, Tile]]:
+    def _take(self) -> list[tuple[_Job, Step]]:
         """Take tiles of one shape; whoever gave some goes to the end of the row."""
-        edge = self._jobs[0].work.plan.edge
-        turn: list[tuple[_Job, Tile]] = []
-        for job in [job for job in self._jobs if job.work.plan.edge == edge]:
+        edge = self._jobs[0].edge
+        turn: list[tuple[_Job, Step]] = []
+        for job in [job for job in self._jobs if job.edge == edge]:
             self._jobs.remove(job)
-            while job.tiles and len(turn) < self._tiles_a_run:
-                turn.append((job, job.tiles.popleft()))
-            if job.tiles:
+            while job.steps and len(turn) < self._tiles_a_run:
+                turn.append((job, job.steps.popleft()))
+            if job.steps:
                 self._jobs.append(job)
             if len(turn) == self._tiles_a_run:
                 break
         return turn
 
-    def _run(self, turn: Sequence[tuple[_Job, Tile]]) -> None:
-        try:
-            self._run_together(turn)
-        except Exception as exc:  # whatever it is, the thread lives on for the other images
-            jobs = dict.fromkeys(job for job, _ in turn)
-            log.exception("a turn of %d tile(s) of %d image(s) failed", len(turn), len(jobs))
-            if len(jobs) > 1:  # one image's failure is not the others'
-                for job in jobs:
-                    self._run([entry for entry in turn if entry[0] is job])
-                return
-            error = InferenceFailed("The model failed on this image.")
-            error.__cause__ = exc
-            turn[0][0].fail(error)
-
-    def _run_together(self, turn: Sequence[tuple[_Job, Tile]]) -> None:
+    def _run(self, turn: Sequence[tuple[_Job, Step]]) -> None:
         began = time.perf_counter()
-        batch = np.stack([job.work.read(tile) for job, tile in turn])
-        for (job, tile), logits in zip(turn, self.runtime.run(batch), strict=True):
-            job.work.write(tile, logits)
+        jobs = dict.fromkeys(job for job, _ in turn)
+        try:
+            tiles = np.stack([work.read(tile) for _, (work, tile) in turn])
+            outputs = list(zip(turn, self.runtime.run(tiles), strict=True))
+        except Exception as exc:  # whatever it is, the thread lives on for the other images
+            log.exception("a turn of %d tile(s) of %d image(s) failed", len(turn), len(jobs))
+            if len(jobs) == 1:
+                turn[0][0].fail(_failure(exc))
+                return
+            for job in jobs:  # one image's failure is not the others'
+                self._run([entry for entry in turn if entry[0] is job])
+            return
+        for (job, step), logits in outputs:
+            self._write(job, step, logits)
         share = (time.perf_counter() - began) / len(turn)
         for job, _ in turn:
             job.inference_s += share
-        for job in {job for job, _ in turn if not job.tiles}:
-            job.finish()
+        for job in jobs:
+            if not job.steps:
+                job.finish()
+
+    def _write(self, job: _Job, step: Step, logits: NDArray[np.float32]) -> None:
+        """Write a tile once: what is averaged would be counted twice."""
+        work, tile = step
+        try:
+            work.write(tile, logits)
+        except Exception as exc:  # whatever it is, the thread lives on for the other images
+            log.exception("a tile could not be written")
+            job.fail(_failure(exc))
+
+
+def _failure(cause: Exception) -> InferenceFailed:
+    error = InferenceFailed("The model failed on this image.")
+    error.__cause__ = cause
+    return error

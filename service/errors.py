@@ -28,6 +28,7 @@ STATUSES: dict[type[errors.UNetError], HTTPStatus] = {
     errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
     errors.ModelNotFound: HTTPStatus.NOT_FOUND,
     errors.FormatNotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.ObjectsTooMany: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ParameterInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ServiceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServiceBusy: HTTPStatus.TOO_MANY_REQUESTS,

@@ -1,26 +1,43 @@
-"""Label maps as clients read them: an indexed PNG, or COCO run-length encoding."""
+"""Label maps and objects as clients read them: a PNG, or COCO run-length encoding."""
 
 import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
-from pycocotools import mask as coco
 
 from model.artefact import ClassInfo
+from model.errors import ObjectsTooMany
+from model.segmentation import Objects
+from service.negotiation import AnswerFormat
+from service.runs import Runs
 from service.schemas import RunLength, Segment
 
 FAST = 1
 """zlib level: a label map is mostly runs, higher levels cost time and save little."""
 
-RUNS_A_CALL = 1 << 18
-"""Runs compressed at one go: pycocotools holds the interpreter's lock."""
+LARGEST_ID = (1 << 16) - 1
+"""The most that a pixel of a PNG can say."""
 
-_THREE_RUNS = re.compile(rb"(?:[P-o]*[0-O]){3}")
-"""Each run ends with a character below P."""
+
+Found = NDArray[np.uint8] | Objects
+"""What was found in an image: a label map (H, W), or objects."""
+
+
+def encode(
+    found: Found, classes: Sequence[ClassInfo], media_type: AnswerFormat
+) -> bytes | list[Segment]:
+    """Write what was found as a PNG, or give its segments.
+
+    Raises:
+        ObjectsTooMany: A PNG cannot number so many objects.
+    """
+    as_png = media_type is AnswerFormat.PNG
+    if isinstance(found, Objects):
+        return encode_ids(found) if as_png else encode_objects(found, classes)
+    return encode_png(found, classes) if as_png else encode_segments(found, classes)
 
 
 def encode_png(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> bytes:
@@ -32,57 +49,53 @@ def encode_png(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> bytes
     picture = Image.frombuffer("P", labels.shape[::-1], np.ascontiguousarray(labels))
     colours = bytes(part for entry in classes for part in ImageColor.getrgb(entry.colour))
     picture.putpalette(colours.ljust(3 << 8, b"\0"))  # with few colours, Pillow would pack bits
+    return _png(picture)
+
+
+def encode_segments(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Segment]:
+    """Give one segment a class, also for one that the label map (H, W) does not hold."""
+    return _segments(labels, range(len(classes)), classes)
+
+
+def encode_ids(objects: Objects) -> bytes:
+    """Write objects as a 16-bit grey PNG, whose pixels are their ids.
+
+    Raises:
+        ObjectsTooMany: There are more than 16 bits can number.
+    """
+    count = objects.classes.size
+    if count > LARGEST_ID:
+        raise ObjectsTooMany(
+            f"The image has {count:,} objects; a PNG of 16 bits numbers {LARGEST_ID:,}. "
+            "Ask for format=json."
+        )
+    return _png(Image.fromarray(objects.ids.astype(np.uint16)))
+
+
+def encode_objects(objects: Objects, classes: Sequence[ClassInfo]) -> list[Segment]:
+    """Give one segment an object."""
+    found = [classes[index] for index in objects.classes]
+    return _segments(objects.ids, range(1, len(found) + 1), found)
+
+
+def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=FAST)
     return file.getvalue()
 
 
-def encode_segments(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Segment]:
-    """Give one segment a class, also for one that the label map (H, W) does not hold."""
-    by_column = np.asfortranarray(labels)
-    return [_segment(by_column == entry.id, entry) for entry in classes]
-
-
-def _segment(mask: NDArray[np.bool_], entry: ClassInfo) -> Segment:
-    runs = _runs(mask)
-    size = (mask.shape[0], mask.shape[1])
-    return Segment(
-        id=entry.id,
-        class_name=entry.name,
-        area=int(runs[1::2].sum()),
-        bbox=_bounds(mask),
-        rle=RunLength(size=size, counts=_compress(runs, size).decode()),
-    )
-
-
-def _runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Give the lengths of a mask's runs, column by column; the first is of pixels outside."""
-    pixels = mask.ravel("F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    runs = np.diff(changes, prepend=0, append=pixels.size)
-    return np.concatenate(([0], runs)) if pixels[0] else runs
-
-
-def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Give left, top, width and height of what a mask holds; all 0 if that is nothing."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return 0, 0, 0, 0
-    top, bottom, left, right = (int(edge) for edge in (*rows[[0, -1]], *columns[[0, -1]]))
-    return left, top, right - left + 1, bottom - top + 1
-
-
-def _compress(runs: NDArray[np.intp], size: tuple[int, int]) -> bytes:
-    """Write runs as COCO does, a part at a time.
-
-    A run is written as its difference to the one before the last, but for the first three. So each
-    part begins with the last three runs of the one before, which are then cut off.
-    """
-    parts = []
-    for start in range(0, runs.size, RUNS_A_CALL):
-        known = min(start, 3)
-        part = runs[start - known : start + RUNS_A_CALL]
-        uncompressed: Any = {"size": list(size), "counts": part}  # a form that its stubs lack
-        text: bytes = coco.frPyObjects(uncompressed, *size)["counts"]
-        parts.append(_THREE_RUNS.sub(b"", text, count=1) if known else text)
-    return b"".join(parts)
+def _segments(ids: NDArray[Any], wanted: range, classes: Sequence[ClassInfo]) -> list[Segment]:
+    """Give one segment for each id that is wanted, and its class, from the runs of a whole map."""
+    size = (ids.shape[0], ids.shape[1])
+    runs = Runs.of(ids, wanted)
+    table = zip(wanted, classes, runs.areas(), runs.boxes(), runs.counts(), strict=True)
+    return [
+        Segment(
+            id=index,
+            class_name=entry.name,
+            area=area,
+            bbox=box,
+            rle=RunLength(size=size, counts=counts),
+        )
+        for index, entry, area, box, counts in table
+    ]

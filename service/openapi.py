@@ -37,7 +37,10 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": SegmentAnswer,
         "description": (
             "The label map: an indexed PNG whose pixels are class ids, or COCO run-length "
-            "encoding, one segment a class. `Server-Timing` says where the time went."
+            "encoding, one segment a class. With `output=instances`, the objects: a 16-bit grey "
+            "PNG whose pixels are their ids, from 1, or one segment an object; by the rule of the "
+            "model's manifest or, where it has none, the components of every class but class 0. "
+            "`Server-Timing` says where the time went, `X-Averaging` and the like what was done."
         ),
         "content": {
             "image/png": {"schema": _FILE},
@@ -49,6 +52,8 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
                         "provider": "cpu",
                         "precision": "fp16",
                     },
+                    "output": "labels",
+                    "averaging": "none",
                     "size": [2, 3],
                     "segments": [
                         {
@@ -70,6 +75,7 @@ SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
                         "decode_ms": 2.1,
                         "queue_ms": 0.2,
                         "inference_ms": 271.5,
+                        "decide_ms": 0.0,
                         "encode_ms": 1.3,
                     },
                 },

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -11,11 +12,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.requests import ClientDisconnect
 
+from model import averaging
+from model.artefact import Averaging
 from model.errors import FormInvalid
-from model.segmentation import Segmentation
+from model.segmentation import Wanted, output_for
 from service.engine import Engine
-from service.images import decode, read_header
-from service.masks import encode_png, encode_segments
+from service.images import ImageHeader, decode, read_header
+from service.masks import Found, encode
 from service.models import model_used
 from service.negotiation import AnswerFormat, choose_format
 from service.openapi import PROBLEMS, SEGMENT_BODY, SEGMENT_RESPONSES
@@ -30,6 +33,15 @@ Service = Annotated[State, Depends(state_of)]
 router = APIRouter(responses=PROBLEMS)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for."""
+
+    output: Wanted
+    averaging: Averaging
+    media_type: AnswerFormat
+
+
 @router.post(
     "/segment",
     summary="Segment an image",
@@ -40,14 +52,18 @@ router = APIRouter(responses=PROBLEMS)
 async def segment(
     request: Request, service: Service, query: Annotated[SegmentQuery, Query()]
 ) -> Response:
-    """Give the label map of an image of any size, at the same size.
+    """Give the label map of an image of any size, at the same size, or the objects in it.
 
     The image is the field `image` of a form, or the body itself: PNG, JPEG or TIFF of 8 or 16-bit
     integers or float32, grey or colour. Its EXIF orientation is applied before anything else.
     """
     service.lifecycle.refuse_when_stopping()
     engine = service.models.find(query.model)
-    media_type = choose_format(query.format, request.headers.get("accept"))
+    asked = Asked(
+        query.output,
+        query.average or engine.runtime.manifest.averaging,
+        choose_format(query.format, request.headers.get("accept")),
+    )
     with service.admission.request():
         upload = await read_upload(
             request,
@@ -56,43 +72,65 @@ async def segment(
             timeout_s=service.settings.upload_timeout_s,
         )
         refuse_parameters_in_form(upload)
-        return await unless_disconnected(request, answer(service, engine, upload, media_type))
+        return await unless_disconnected(request, answer(service, engine, upload, asked))
 
 
-async def answer(
-    service: State, engine: Engine, upload: Upload, media_type: AnswerFormat
-) -> Response:
-    """Decode, segment and encode, each where it holds nobody up."""
-    manifest = engine.runtime.manifest
+async def answer(service: State, engine: Engine, upload: Upload, asked: Asked) -> Response:
+    """Find what is asked for in an image, and encode it."""
     max_image_pixels = service.settings.max_image_pixels
     read = partial(read_header, max_image_pixels=max_image_pixels)
     header = await in_thread(service, read, upload.data)
     check_declared_format(upload, header.format)
-    with service.admission.image(header.height * header.width):
-        began = time.perf_counter()
-        image = await in_thread(service, decode, upload.data, header)
-        work = await in_thread(service, Segmentation.begin, image, manifest, engine.edges)
-        decoded = time.perf_counter()
-        segmented = await engine.segment(work)
-        encode = encode_png if media_type is AnswerFormat.PNG else encode_segments
+    pixels = header.height * header.width * averaging.PASSES[asked.averaging]
+    with service.admission.image(pixels):
+        found, spent_ms = await find(service, engine, upload.data, header, asked)
         encoding = time.perf_counter()
-        content = await in_thread(service, encode, segmented.labels, manifest.classes)
-        timings = Timings(
-            decode_ms=1e3 * (decoded - began),
-            queue_ms=1e3 * segmented.queue_s,
-            inference_ms=1e3 * segmented.inference_s,
-            encode_ms=1e3 * (time.perf_counter() - encoding),
-        )
-    if not isinstance(content, bytes):
-        height, width = segmented.labels.shape
-        described = SegmentAnswer(
-            model=model_used(engine.runtime),
-            size=(height, width),
-            segments=content,
-            timings=timings,
-        )
-        content = await in_thread(service, partial(described.model_dump_json, by_alias=True))
-    return Response(content, media_type=media_type, headers=answer_headers(engine, timings))
+        classes = engine.runtime.manifest.classes
+        content = await in_thread(service, encode, found, classes, asked.media_type)
+        timings = Timings(**spent_ms, encode_ms=1e3 * (time.perf_counter() - encoding))
+    headers = answer_headers(engine, asked, timings)
+    if isinstance(content, bytes):
+        return Response(content, media_type=asked.media_type, headers=headers)
+    height, width = found.shape
+    described = SegmentAnswer(
+        model=model_used(engine.runtime),
+        output=asked.output,
+        averaging=asked.averaging,
+        size=(height, width),
+        segments=content,
+        timings=timings,
+    )
+    text = await in_thread(service, partial(described.model_dump_json, by_alias=True))
+    return Response(text, media_type=asked.media_type, headers=headers)
+
+
+async def find(
+    service: State, engine: Engine, data: bytes, header: ImageHeader, asked: Asked
+) -> tuple[Found, dict[str, float]]:
+    """Decode, segment and decide, each where it holds nobody up, and say how long each took.
+
+    The image and the model's maps are let go with this: encoding needs neither.
+    """
+    manifest = engine.runtime.manifest
+    output = output_for(asked.output, manifest, asked.averaging)
+    prepare = partial(averaging.begin, averaging=asked.averaging, output=output)
+    began = time.perf_counter()
+    image = await in_thread(service, decode, data, header)
+    passes = await in_thread(service, prepare, image, manifest, engine.edges)
+    decoded = time.perf_counter()
+    segmented = await engine.segment(*passes)
+    deciding = time.perf_counter()
+    work = segmented.work
+    found: Found = await in_thread(
+        service, work.labels if asked.output == "labels" else work.objects
+    )
+    spent_ms = {
+        "decode_ms": 1e3 * (decoded - began),
+        "queue_ms": 1e3 * segmented.queue_s,
+        "inference_ms": 1e3 * segmented.inference_s,
+        "decide_ms": 1e3 * (time.perf_counter() - deciding),
+    }
+    return found, spent_ms
 
 
 @router.head("/models", include_in_schema=False)
@@ -166,8 +204,8 @@ async def in_thread(service: State, function: Callable[..., T], *arguments: Any)
     return await anyio.to_thread.run_sync(function, *arguments, limiter=service.pixel_threads)
 
 
-def answer_headers(engine: Engine, timings: Timings) -> dict[str, str]:
-    """Say which model answered, and where the time went (in ms)."""
+def answer_headers(engine: Engine, asked: Asked, timings: Timings) -> dict[str, str]:
+    """Say which model answered what, and where the time went (in ms)."""
     parts = timings.model_dump().items()
     return {
         "Server-Timing": ", ".join(
@@ -176,4 +214,6 @@ def answer_headers(engine: Engine, timings: Timings) -> dict[str, str]:
         "X-Model": engine.runtime.manifest.name,
         "X-Model-SHA256": engine.runtime.artefact.sha256,
         "X-Model-Provider": engine.runtime.provider,
+        "X-Output": asked.output,
+        "X-Averaging": asked.averaging,
     }

@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.artefact import Manifest, Precision
+from model.artefact import Averaging, Manifest, Precision
 from model.runtime import Provider
+from model.segmentation import Wanted
 
 EngineState = Literal["warming-up", "ready", "failed"]
 
@@ -16,7 +17,16 @@ class SegmentQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(default=None, description="Name of the model; see /models.")
-    output: Literal["labels"] = Field(default="labels", description="What is asked for.")
+    output: Wanted = Field(
+        default="labels", description="The class of every pixel, or objects with an id each."
+    )
+    average: Averaging | None = Field(
+        default=None,
+        description=(
+            "`rotations` averages the probabilities of the image in its 8 rotations and mirrors, "
+            "at 8 times the work. What the model's manifest says, unless it is asked for here."
+        ),
+    )
     format: str | None = Field(
         default=None,
         description="Wins over `Accept`.",
@@ -41,11 +51,11 @@ class RunLength(BaseModel):
 
 
 class Segment(BaseModel):
-    """The pixels of one class."""
+    """The pixels of one class, or of one object."""
 
     model_config = ConfigDict(populate_by_name=True)
 
-    id: int
+    id: int = Field(description="Of the class or, with `output=instances`, of the object.")
     class_name: str = Field(alias="class")
     area: int = Field(description="In px.")
     bbox: tuple[int, int, int, int] = Field(description="Left, top, width, height, in px.")
@@ -58,6 +68,7 @@ class Timings(BaseModel):
     decode_ms: float
     queue_ms: float
     inference_ms: float
+    decide_ms: float = Field(description="From probabilities to labels or objects.")
     encode_ms: float
 
 
@@ -65,6 +76,8 @@ class SegmentAnswer(BaseModel):
     """The answer of `POST /segment` as JSON."""
 
     model: ModelUsed
+    output: Wanted
+    averaging: Averaging
     size: tuple[int, int] = Field(description="Height and width of the image, in px.")
     segments: list[Segment]
     timings: Timings

@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=1)] = 128_000_000
     """Largest image, in pixels, judged from its header."""
     max_pending_pixels: Annotated[int, Field(ge=1)] = 512_000_000
-    """Pixels of all images that are held at a time; more are asked to come again."""
+    """Pixels of all images that are held at a time, eight times those of an image that is averaged
+    over its rotations; more are asked to come again."""
     max_pending_requests: Annotated[int, Field(ge=1)] = 32
     """Requests that are held at a time; more are asked to come again."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 10.0

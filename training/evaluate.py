@@ -1,52 +1,103 @@
 """Score an artefact as the service runs it: `python -m training.evaluate MODEL DATA`."""
 
 import argparse
+import csv
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model import averaging as passes
+from model.artefact import Averaging, Manifest
 from model.errors import DatasetError, UNetError
+from model.instances import foreground, separate
 from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE, Model, segment, softmax
+from model.segmentation import DEFAULT_TILE_EDGE, Model, decide, segment
 from model.tiling import tile_edges
-from training.dataset import AnnotatedImage, Dataset, read_dataset
-from training.metrics import BestThreshold, Scores, score_label_maps, sweep_thresholds
+from training.dataset import AnnotatedImage, Dataset, digest, read_dataset
+from training.forms import DELIMITERS, INDEX, reading
+from training.labels import objects_of
+from training.metrics.evaluation import Evaluation
+from training.metrics.table import table
+from training.metrics.tally import Tally
+
+__all__ = [
+    "Evaluation",
+    "choose_images",
+    "evaluate",
+    "examine",
+    "find_objects",
+    "group_by",
+    "infer",
+    "main",
+    "main_score",
+    "read_for",
+    "report",
+    "table",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """An artefact's scores on annotated images."""
+def evaluate(
+    model: Model, images: Sequence[AnnotatedImage], averaging: Averaging = "none"
+) -> Evaluation:
+    """Segment whole images through the tiler and score what the service would answer.
 
-    images: tuple[str, ...]
-    scores: Scores
-    """Of the label maps that the service would return."""
-    best: BestThreshold | None
-    """Of the sweep over thresholds; with more than two classes there is none."""
+    Each image is asked for once, and the pixels of one are held at a time.
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give the scores by name, as JSON holds them."""
-        best = None if self.best is None else asdict(self.best)
-        return {**self.scores.as_dict(), "best": best}
-
-
-def evaluate(model: Model, images: Sequence[AnnotatedImage]) -> Evaluation:
-    """Segment whole images through the tiler and score the label maps."""
-    logits = [infer(model, entry.image) for entry in images]
-    objects = [entry.objects for entry in images]
-    scores = score_label_maps(
-        [model.manifest.decide(entry) for entry in logits],
-        objects,
-        [entry.semantic for entry in images],
-        model.manifest.architecture.num_classes,
+    Raises:
+        DatasetError: There is no image.
+    """
+    if not images:
+        raise DatasetError("There is no image to score.")
+    examined = [examine(model, images[index], averaging) for index in range(len(images))]
+    return Evaluation(
+        images=tuple(name for name, _ in examined),
+        tallies=tuple(tally for _, tally in examined),
+        main_score=main_score(model.manifest),
+        threshold=model.manifest.decision_threshold,
+        averaging=averaging,
     )
-    best = best_threshold(logits, objects) if logits[0].shape[0] == 2 else None
-    return Evaluation(tuple(entry.name for entry in images), scores, best)
+
+
+def examine(model: Model, entry: AnnotatedImage, averaging: Averaging) -> tuple[str, Tally]:
+    """Segment one image; give its name and what it adds to every score."""
+    manifest = model.manifest
+    edges = tile_edges(manifest.geometry, DEFAULT_TILE_EDGE)
+    probabilities = passes.probabilities(entry.image, model, edges, averaging)
+    labels = decide(probabilities[1:], manifest.decision_threshold)
+    found = find_objects(probabilities, labels, manifest)
+    sweep = main_score(manifest) == "v_rand"
+    return entry.name, Tally.of(probabilities, labels, found, entry, sweep=sweep)
+
+
+def find_objects(
+    probabilities: NDArray[np.float32], labels: NDArray[np.uint8], manifest: Manifest
+) -> NDArray[np.int32]:
+    """Tell objects apart by the artefact's rule; without one they are the classes' components.
+
+    Args:
+        probabilities: (K, H, W) of every class.
+        labels: (H, W) class ids.
+        manifest: The artefact's manifest.
+
+    Returns:
+        (H, W) object ids, 0 outside of objects.
+    """
+    if manifest.instances is None:
+        return objects_of(labels)
+    threshold = manifest.decision_threshold or 0.5
+    return separate(foreground(probabilities), threshold, manifest.instances)
+
+
+def main_score(manifest: Manifest) -> str:
+    """Name the score that artefacts for such labels are compared by."""
+    if manifest.training.label_kind == "instance":
+        return "ap50"
+    return "v_rand" if manifest.architecture.num_classes == 2 else "iou"
 
 
 def infer(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -55,23 +106,16 @@ def infer(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
     return segment(image, model, edges, output="logits")
 
 
-def best_threshold(
-    logits: Sequence[NDArray[np.float32]], objects: Sequence[NDArray[np.int32]]
-) -> BestThreshold:
-    """Sweep the decision threshold of two-class logits (2, H, W)."""
-    return sweep_thresholds([softmax(entry)[1] for entry in logits], objects)
-
-
-def read_for(model: Model, path: Path) -> Dataset:
+def read_for(model: Model, path: Path, ignore: int | None = None) -> Dataset:
     """Read annotated images as the artefact's training read them, if they are those.
 
     Raises:
         DatasetError: if they cannot be read, or have other classes than the artefact.
     """
     record = model.manifest.training
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, "auto", ignore)
     if dataset.label_kind != record.label_kind:
-        other = read_dataset(path, record.label_kind)
+        other = read_dataset(path, record.label_kind, ignore)
         dataset = other if other.sha256() == record.data_sha256 else dataset
     classes = model.manifest.architecture.num_classes
     if dataset.num_classes != classes:
@@ -82,12 +126,26 @@ def read_for(model: Model, path: Path) -> Dataset:
     return dataset
 
 
-def choose_images(model: Model, dataset: Dataset, *, everything: bool) -> Sequence[AnnotatedImage]:
-    """Leave out what the artefact was trained on, where it was trained on this data."""
+def choose_images(model: Model, dataset: Dataset, *, everything: bool) -> Dataset:
+    """Leave out the images that the artefact was trained on, whatever they are called.
+
+    An artefact that does not tell the digests of its training images tells the data set: of that,
+    its validation images are taken.
+
+    Raises:
+        DatasetError: if no image is left.
+    """
     record = model.manifest.training
-    if everything or dataset.sha256() != record.data_sha256:
-        return dataset.images
-    held_out = dataset.named(record.validation_images)
+    if everything:
+        return dataset
+    if record.training_sha256:
+        seen = set(record.training_sha256)
+        unseen = [index for index in range(len(dataset)) if digest(dataset[index]) not in seen]
+        held_out = dataset.subset(unseen)
+    elif dataset.sha256() == record.data_sha256:
+        held_out = dataset.named(record.validation_images)
+    else:
+        return dataset
     if not held_out:
         raise DatasetError(
             f"{model.manifest.name} was trained on every image of {dataset.path}; "
@@ -96,59 +154,24 @@ def choose_images(model: Model, dataset: Dataset, *, everything: bool) -> Sequen
     return held_out
 
 
-def score_rows(evaluation: Evaluation, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Give every score a name and its digits, for people to read."""
-    scores = evaluation.scores
-    rows = [
-        ("V_rand", scores.v_rand),
-        ("V_info", scores.v_info),
-        ("pixel error", scores.pixel_error),
-        *((f"IoU {name}", value) for name, value in zip(classes, scores.iou, strict=True)),
-    ]
-    if best := evaluation.best:
-        rows += [
-            (f"best V_rand, at threshold {best.threshold}", best.v_rand),
-            (f"     V_info, at threshold {best.threshold}", best.v_info),
-        ]
-    return [(name, f"{value:.6f}") for name, value in rows]
+def group_by(path: Path, column: str, evaluation: Evaluation) -> dict[str, Evaluation]:
+    """Score the images apart that differ in a column of the data's `index.csv`.
+
+    Raises:
+        DatasetError: if there is no index, or it lacks the column or an image.
+    """
+    values = _read_column(path / INDEX, column)
+    if missing := [image for image in evaluation.images if image not in values]:
+        raise DatasetError(f"{path / INDEX} lacks {len(missing)} image(s), first {missing[0]}.")
+    groups: dict[str, list[str]] = {}
+    for image in evaluation.images:
+        groups.setdefault(values[image], []).append(image)
+    return {value: evaluation.only(groups[value]) for value in sorted(groups)}
 
 
-def table(evaluation: Evaluation, classes: Sequence[str]) -> str:
-    """Lay the scores out for a terminal."""
-    rows = score_rows(evaluation, classes)
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {digits}" for name, digits in rows)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("model", type=Path, help="an artefact")
-    parser.add_argument("data", type=Path, help="annotated images, in any form that fit reads")
-    parser.add_argument("--json", type=Path, help="write the scores to this file")
-    parser.add_argument("--all", action="store_true", help="score training images too")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    arguments = parser.parse_args(words)
-    try:
-        runtime = Runtime(arguments.model, arguments.device)
-        dataset = read_for(runtime, arguments.data)
-        images = choose_images(runtime, dataset, everything=arguments.all)
-        evaluation = evaluate(runtime, images)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(report(runtime, evaluation), indent=2) + "\n")
-    except (UNetError, OSError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    manifest = runtime.manifest
-    print(
-        f"{manifest.name} ({runtime.artefact.sha256[:12]}) on {runtime.provider}: "
-        f"{len(images)} of {len(dataset.images)} images of {dataset.path.resolve().name}"
-    )
-    print(table(evaluation, [entry.name for entry in manifest.classes]))
-    return 0
-
-
-def report(runtime: Runtime, evaluation: Evaluation) -> dict[str, Any]:
+def report(
+    runtime: Runtime, evaluation: Evaluation, groups: Mapping[str, Evaluation] | None = None
+) -> dict[str, Any]:
     """Give scores and what they were measured on, as JSON holds them."""
     return {
         "model": runtime.manifest.name,
@@ -157,7 +180,64 @@ def report(runtime: Runtime, evaluation: Evaluation) -> dict[str, Any]:
         "precision": runtime.manifest.precision,
         "images": list(evaluation.images),
         "scores": evaluation.as_dict(),
+        "groups": {name: of.as_dict() for name, of in (groups or {}).items()},
+        "by_image": evaluation.by_image_as_dict(),
     }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    arguments = _parser().parse_args(words)
+    try:
+        runtime = Runtime(arguments.model, arguments.device)
+        dataset = read_for(runtime, arguments.data, arguments.ignore)
+        images = choose_images(runtime, dataset, everything=arguments.all)
+        averaging = arguments.average or runtime.manifest.averaging
+        evaluation = evaluate(runtime, images, averaging)
+        groups = group_by(arguments.data, arguments.by, evaluation) if arguments.by else {}
+        if arguments.json:
+            written = json.dumps(report(runtime, evaluation, groups), indent=2, allow_nan=False)
+            arguments.json.write_text(written + "\n")
+    except (UNetError, OSError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    manifest = runtime.manifest
+    print(
+        f"{manifest.name} ({runtime.artefact.sha256[:12]}) on {runtime.provider}: "
+        f"{len(images)} of {len(dataset)} images of {dataset.path.resolve().name}, "
+        f"averaging {averaging}; [95% intervals over images]\n"
+    )
+    print(table(evaluation, [entry.name for entry in manifest.classes], groups))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("model", type=Path, help="an artefact")
+    parser.add_argument("data", type=Path, help="annotated images, in any form that fit reads")
+    parser.add_argument("--json", type=Path, help="write the scores to this file")
+    parser.add_argument("--all", action="store_true", help="score training images too")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--average",
+        choices=get_args(Averaging),
+        help="segment once, or average all rotations and mirrors; default: what the artefact says",
+    )
+    parser.add_argument("--by", metavar="COLUMN", help=f"also score apart by a column of {INDEX}")
+    parser.add_argument("--ignore", type=int, help="label value of pixels that do not count")
+    return parser
+
+
+def _read_column(index: Path, column: str) -> dict[str, str]:
+    """Read a column of an index by the id of the image."""
+    with reading(index), index.open(newline="", encoding="utf-8-sig") as file:
+        header = file.readline()
+        delimiter = max(DELIMITERS, key=header.count)
+        columns = [name.strip().lower() for name in header.split(delimiter)]
+        if missing := {"id", column.lower()} - set(columns):
+            raise DatasetError(f"{index} has no column {' and '.join(sorted(missing))}.")
+        lines = csv.DictReader(file, columns, delimiter=delimiter)
+        return {line["id"].strip(): (line[column.lower()] or "").strip() for line in lines}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -50,6 +50,7 @@ def test_16_bits_are_not_squeezed_to_8() -> None:
     assert len(np.unique(scaled(image))) > 1900
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50))
 def test_the_histogram_finds_the_percentiles_that_sorting_finds(seed: int) -> None:
     image = grey(seed)
@@ -75,6 +76,54 @@ def test_extreme_floats_give_finite_numbers(span: tuple[float, float]) -> None:
 def test_percentiles_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="low must lie below high"):
         IntensityRule(low=60, high=40)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 50), (0, 100.5)])
+def test_percentiles_outside_of_a_hundred_are_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="percentiles lie in 0 to 100"):
+        IntensityRule(low=low, high=high)
+
+
+def test_a_range_is_the_scale_of_every_image() -> None:
+    rule = IntensityRule(kind="range", low=-1024, high=3071)
+
+    scales = {rule.measure(image) for image in (grey(), grey(1) // 2, np.zeros((1, 3, 3)))}
+
+    assert scales == {IntensityScale(-1024, 3071)}
+
+
+def test_a_range_keeps_what_an_exposure_of_each_image_would_lose() -> None:
+    """Twice the value is twice the value, in whichever image."""
+    rule = IntensityRule(kind="range", low=0, high=200)
+    image = grey() // 3
+
+    dark, bright = (rule.measure(part).apply(part) + 1 for part in (image, image * 2))
+
+    np.testing.assert_allclose(bright, 2 * dark, rtol=1e-5)
+    assert np.abs(scaled(image * 2) - scaled(image)).max() < 1e-6
+
+
+@pytest.mark.parametrize(("low", "high"), [(5, 5), (7, 3)])
+def test_a_range_out_of_order_is_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="low must lie below high"):
+        IntensityRule(kind="range", low=low, high=high)
+
+
+@pytest.mark.parametrize("low", [float("nan"), float("-inf")])
+def test_a_range_that_is_not_finite_is_refused(low: float) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        IntensityRule(kind="range", low=low, high=1)
+
+
+def test_a_rule_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="'percentile' or 'range'"):
+        IntensityRule.model_validate({"kind": "deviation"})
+
+
+def test_a_rule_is_the_same_after_a_manifest() -> None:
+    rule = IntensityRule(kind="range", low=-0.1, high=1e6)
+
+    assert IntensityRule.model_validate_json(rule.model_dump_json()) == rule
 
 
 def test_colour_becomes_luma_at_full_depth() -> None:

@@ -52,11 +52,16 @@ def tiff(pixels: NDArray[Any], **options: Any) -> bytes:
 
 
 def write_artefact(
-    folder: Path, architecture: Architecture = TINY, name: str = "tiny", file: str = ""
+    folder: Path,
+    architecture: Architecture = TINY,
+    name: str = "tiny",
+    file: str = "",
+    **changes: Any,
 ) -> Path:
-    """Write an artefact of random weights."""
+    """Write an artefact of random weights; its manifest may be changed."""
     path = folder / (file or f"{name}.onnx")
-    path.write_bytes(pack(graph_of(architecture), manifest_of(architecture, name=name)))
+    manifest = manifest_of(architecture, name=name, **changes)
+    path.write_bytes(pack(graph_of(architecture), manifest))
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 from model.errors import ServiceBusy
 from service import routes
 from service.admission import Admission
-from service.masks import encode_png
+from service.masks import encode
 from tests.service.conftest import TestClient, noise, png, serving, settings_of
 
 IMAGE = png(noise(20, 30))
@@ -79,15 +79,16 @@ def test_an_image_that_fails_makes_room_for_another() -> None:
 def busy(
     request: pytest.FixtureRequest, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[TestClient]:
-    """Give a client of a service that holds all it may while its one request is encoded."""
+    """Give a client of a service that holds all it may while its first request is encoded."""
     encodes, may_go_on = threading.Event(), threading.Event()
 
-    def encode(*arguments: Any) -> bytes:
-        encodes.set()
-        may_go_on.wait(10)
-        return encode_png(*arguments)
+    def encode_when_told(*arguments: Any) -> Any:
+        if not encodes.is_set():
+            encodes.set()
+            may_go_on.wait(10)
+        return encode(*arguments)
 
-    monkeypatch.setattr(routes, "encode_png", encode)
+    monkeypatch.setattr(routes, "encode", encode_when_told)
     with serving(settings_of(model_dir, **request.param)) as client:
         first = threading.Thread(target=post, args=(client,))
         first.start()
@@ -97,8 +98,9 @@ def busy(
         first.join()
 
 
-def post(client: TestClient) -> Any:
-    return client.post("/segment", content=IMAGE, headers={"content-type": "image/png"})
+def post(client: TestClient, **query: str) -> Any:
+    headers = {"content-type": "image/png"}
+    return client.post("/segment", params=query, content=IMAGE, headers=headers)
 
 
 at_its_limit = pytest.mark.parametrize(
@@ -120,3 +122,11 @@ def test_a_service_at_its_limit_says_when_to_come_again(busy: TestClient) -> Non
 @at_its_limit
 def test_a_service_at_its_limit_is_still_alive_and_ready(busy: TestClient) -> None:
     assert [busy.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("busy", [{"max_pending_pixels": 9 * 600 - 1}], indirect=True)
+@pytest.mark.parametrize(("average", "status"), [("none", 200), ("rotations", 429)])
+def test_an_image_that_is_averaged_over_its_rotations_counts_eight_times(
+    busy: TestClient, average: str, status: int
+) -> None:
+    assert post(busy, average=average).status_code == status

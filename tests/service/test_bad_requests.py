@@ -14,7 +14,7 @@ import tifffile
 
 from model.errors import InferenceFailed
 from model.runtime import Runtime
-from service import routes
+from service import masks
 from tests.service.conftest import (
     MAX_IMAGE_PIXELS,
     MAX_UPLOAD_BYTES,
@@ -108,12 +108,25 @@ BAD = [
         "image/png, application/json",
         raw(IMAGE, PNG | {"accept": "text/html"}),
     ),
-    Bad("unknown output", 422, "parameter-invalid", "'labels'", raw(IMAGE, output="edges")),
+    Bad(
+        "unknown output",
+        422,
+        "parameter-invalid",
+        "'output' is 'edges': Input should be 'labels' or 'instances'",
+        raw(IMAGE, output="edges"),
+    ),
+    Bad(
+        "unknown averaging",
+        422,
+        "parameter-invalid",
+        "'average' is 'mirrors': Input should be 'none' or 'rotations'",
+        raw(IMAGE, average="mirrors"),
+    ),
     Bad(
         "unknown parameter",
         422,
         "parameter-invalid",
-        "no parameter 'fromat'; there are model, output, format",
+        "no parameter 'fromat'; there are model, output, average, format",
         raw(IMAGE, fromat="json"),
     ),
     Bad(
@@ -183,7 +196,7 @@ def broken(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     def encode(*_: object) -> bytes:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(routes, "encode_png", encode)
+    monkeypatch.setattr(masks, "encode_png", encode)
     return client
 
 

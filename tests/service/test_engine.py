@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.architecture import Architecture
 from model.artefact import Manifest
+from model.averaging import begin
 from model.errors import InferenceFailed, ServiceStopping
 from model.intensity import IntensityScale
 from model.runtime import Provider, Runtime
@@ -90,12 +92,15 @@ def started(engine: Engine) -> Iterator[Engine]:
         engine.stop()
 
 
-def run_all(runtime: RecordingRuntime, *works: Segmentation) -> list[Any]:
+def run_all(
+    runtime: RecordingRuntime, *images: Segmentation | tuple[Segmentation, ...]
+) -> list[Any]:
     """Let an engine run images that all wait from the start; give results and errors."""
 
     async def submit() -> list[Any]:
         engine = Engine(runtime, [EDGE])
-        tasks = [asyncio.ensure_future(engine.segment(each)) for each in works]
+        passes = [each if isinstance(each, tuple) else (each,) for each in images]
+        tasks = [asyncio.ensure_future(engine.segment(*each)) for each in passes]
         await asyncio.sleep(0)  # all are in the row
         async with asyncio.timeout(20):
             with started(engine):
@@ -108,7 +113,7 @@ def test_an_image_is_segmented_tile_by_tile() -> None:
     runtime = RecordingRuntime()
     (segmented,) = run_all(runtime, work(7, tiles=3))
     assert runtime.runs == [(7,)] * 3
-    assert (segmented.labels == 1).all()
+    assert (segmented.work.canvas == 1).all()
 
 
 def test_images_take_turns_tile_by_tile() -> None:
@@ -160,6 +165,55 @@ def test_tiles_of_different_edges_are_not_run_together() -> None:
     runtime = RecordingRuntime("cuda")
     run_all(runtime, work(1, tiles=1), work(2, tiles=2, edge=OTHER_EDGE), work(3, tiles=1))
     assert runtime.runs == [(1, 3), (2, 2)]
+
+
+def averaged(image: int, tiles: int) -> tuple[Segmentation, ...]:
+    """Give the passes over an image that is averaged over its rotations."""
+    pixels = work(image, tiles).image
+    passes = begin(pixels, MANIFEST, [EDGE], averaging="rotations", output="foreground")
+    return tuple(replace(each, scale=IntensityScale(-100, 100)) for each in passes)
+
+
+def test_the_tiles_of_all_passes_over_an_image_are_run() -> None:
+    runtime = RecordingRuntime()
+    (segmented,) = run_all(runtime, averaged(1, tiles=2))
+    assert runtime.runs == [(1,)] * 16
+    np.testing.assert_allclose(segmented.work.canvas, 1 / (1 + np.exp(-1)), rtol=1e-6)
+
+
+def test_an_image_of_many_passes_takes_turns_as_one() -> None:
+    runtime = RecordingRuntime()
+    run_all(runtime, averaged(1, tiles=1), work(2, tiles=3))
+    assert runtime.runs == [(1,), (2,), (1,), (2,), (1,), (2,)] + [(1,)] * 5
+
+
+def test_a_gpu_runs_tiles_of_several_passes_together() -> None:
+    runtime = RecordingRuntime("cuda")
+    run_all(runtime, averaged(1, tiles=1))
+    assert runtime.runs == [(1,) * 4] * 2
+
+
+def test_an_image_that_fails_does_not_make_the_tiles_of_another_count_twice() -> None:
+    runtime = RecordingRuntime("cuda")
+    broken = replace(work(2, tiles=1), canvas=np.zeros((0, 0), np.uint8))
+    segmented, failed = run_all(runtime, averaged(1, tiles=1)[:3], broken)
+    assert runtime.runs == [(1, 1, 1, 2)]
+    assert isinstance(failed, InferenceFailed)
+    np.testing.assert_allclose(segmented.work.canvas, 3 / 8 / (1 + np.exp(-1)), rtol=1e-6)
+
+
+def test_an_image_that_is_done_is_not_held_until_the_next_one_comes() -> None:
+    async def submit() -> None:
+        with started(Engine(RecordingRuntime(), [EDGE])) as engine:
+            begun = work(1, tiles=2)
+            pixels = weakref.ref(begun.image)
+            await engine.segment(begun)
+            del begun
+            async with asyncio.timeout(10):
+                while pixels() is not None:
+                    await asyncio.sleep(0.001)
+
+    asyncio.run(submit())
 
 
 def test_tiles_of_an_image_that_nobody_waits_for_are_not_run() -> None:
@@ -214,7 +268,7 @@ def test_an_image_that_fails_fails_alone(provider: Provider) -> None:
     runtime._provider = provider
     failed, *others = run_all(runtime, work(1, tiles=1), work(2, tiles=2), work(3, tiles=1))
     assert isinstance(failed, InferenceFailed)
-    assert [(other.labels == 1).all() for other in others] == [True, True]
+    assert [(other.work.canvas == 1).all() for other in others] == [True, True]
 
 
 def test_an_error_that_nobody_foresaw_fails_its_image_alone() -> None:
@@ -232,7 +286,7 @@ def test_an_image_that_comes_after_a_failure_is_segmented() -> None:
                 await engine.segment(work(1, tiles=2))
             return await engine.segment(work(2, tiles=1))
 
-    assert (asyncio.run(submit()).labels == 1).all()
+    assert (asyncio.run(submit()).work.canvas == 1).all()
 
 
 def stop_during_a_run(*works: Segmentation) -> list[Any]:

@@ -15,8 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from model.artefact import ClassInfo
-from service import masks
-from service.masks import encode_png, encode_segments
+from model.errors import ObjectsTooMany
+from model.segmentation import Objects
+from service.masks import LARGEST_ID, encode_ids, encode_objects, encode_png, encode_segments
 
 Labels = NDArray[np.uint8]
 
@@ -63,19 +64,6 @@ def test_the_segments_decode_to_the_label_map(labels: Labels) -> None:
     np.testing.assert_array_equal(found, labels)
 
 
-@pytest.mark.parametrize("runs_a_call", [4, 7, 1 << 18])
-def test_run_lengths_are_those_that_pycocotools_writes_at_one_go(
-    runs_a_call: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(masks, "RUNS_A_CALL", runs_a_call)
-    rng = np.random.default_rng(0)
-    for rarity in (1, 30, 2000):  # runs of few and of many characters
-        labels = (rng.integers(0, rarity + 1, (211, 173)) == 0).astype(np.uint8)
-        for segment, entry in zip(encode_segments(labels, CLASSES), CLASSES, strict=True):
-            whole = coco.encode(np.asfortranarray(labels == entry.id).view(np.uint8))
-            assert segment.rle.counts.encode() == whole["counts"]
-
-
 @given(label_maps)
 def test_the_area_of_a_segment_is_its_number_of_pixels(labels: Labels) -> None:
     for segment in encode_segments(labels, CLASSES):
@@ -120,11 +108,72 @@ def longest_hold_s(work: Callable[[], object]) -> float:
     return longest
 
 
-@pytest.mark.parametrize("encode", [encode_png, encode_segments])
-def test_encoding_a_large_ragged_label_map_lets_other_threads_run(
-    encode: Callable[..., object],
-) -> None:
-    labels = np.random.default_rng(0).integers(0, 2, (4000, 4000), np.uint8)
+def numbered(ids: NDArray[np.int32], classes: int = 1) -> Objects:
+    """Give objects whose classes are 1, 2, … in turn."""
+    return Objects(ids, (np.arange(ids.max()) % classes + 1).astype(np.uint8))
+
+
+def grid(rows: int, columns: int, edge: int = 1) -> Objects:
+    """Give square objects that lie side by side."""
+    numbers = np.arange(1, rows * columns + 1, dtype=np.int32).reshape(rows, columns)
+    return numbered(numbers.repeat(edge, axis=0).repeat(edge, axis=1))
+
+
+def test_a_png_of_objects_has_their_ids_in_16_bits_of_grey() -> None:
+    content = encode_ids(grid(200, 300, edge=2))
+    bits, colour_type = content[24], content[25]  # of the IHDR chunk
+    assert (bits, colour_type) == (16, 0)
+    np.testing.assert_array_equal(np.asarray(opened(content)), grid(200, 300, edge=2).ids)
+
+
+def test_a_png_numbers_as_many_objects_as_16_bits_can() -> None:
+    ids = np.append(np.arange(LARGEST_ID), 65_535).reshape(256, 256).astype(np.int32)
+    np.testing.assert_array_equal(np.asarray(opened(encode_ids(numbered(ids)))), ids)
+
+
+def test_a_png_of_more_objects_is_refused_and_the_other_format_named() -> None:
+    with pytest.raises(ObjectsTooMany, match=r"65,536 objects.* 65,535\. Ask for format=json"):
+        encode_ids(grid(256, 256))
+
+
+@pytest.mark.filterwarnings(PYCOCOTOOLS_KNOWS_NUMPY_1)
+def test_the_segments_of_objects_decode_to_their_ids() -> None:
+    objects = grid(7, 9, edge=3)
+    found = np.zeros(objects.shape, np.int32)
+    for segment in encode_objects(objects, CLASSES):
+        rle = segment.rle
+        found[coco.decode({"size": list(rle.size), "counts": rle.counts}).astype(bool)] = segment.id
+    np.testing.assert_array_equal(found, objects.ids)
+
+
+def test_a_segment_of_an_object_names_its_class() -> None:
+    objects = numbered(np.array([[1, 0, 2, 3]], np.int32), classes=2)
+    named = [(entry.id, entry.class_name) for entry in encode_objects(objects, CLASSES)]
+    assert named == [(1, "c1"), (2, "c2"), (3, "c1")]
+
+
+def test_an_image_without_objects_has_no_segments() -> None:
+    assert encode_objects(Objects(np.zeros((4, 5), np.int32), np.zeros(0, np.uint8)), CLASSES) == []
+
+
+def ragged(values: int, edge: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, values, (edge, edge), np.uint8)
+
+
+def many(objects: int, edge: int) -> Objects:
+    return numbered(ragged(objects, edge).astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda: encode_png(ragged(2, 4000), CLASSES[:2]),
+        lambda: encode_segments(ragged(2, 4000), CLASSES[:2]),
+        lambda: encode_ids(many(200, 1500)),
+        lambda: encode_objects(many(200, 1500), CLASSES),
+    ],
+    ids=["labels as PNG", "labels as segments", "objects as PNG", "objects as segments"],
+)
+def test_encoding_a_large_ragged_map_lets_other_threads_run(encode: Callable[[], object]) -> None:
     # Three times, since what else the machine does can only make it longer.
-    holds = [longest_hold_s(lambda: encode(labels, CLASSES[:2])) for _ in range(3)]
-    assert min(holds) < 0.05
+    assert min(longest_hold_s(encode) for _ in range(3)) < 0.05

@@ -1,0 +1,320 @@
+"""What elastic deformation and border weights buy, with 2, 5 and all images.
+
+    python -m benchmarks.ablation isbi2012=DATA dsb2018=DATA
+
+The paper trains with both and shows neither alone. For each data set, number of images and seed,
+four networks are trained alike but for these two, and scored on the same images, none of which was
+trained on. The seed chooses the images, the first parameters and the tiles; the four share it.
+
+Results are kept after every network in `benchmarks/results/ablation.json`; a second start goes on.
+The table and the plot are written to `docs/ablation.md` and `docs/ablation.svg`.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from model.artefact import Manifest
+from model.geometry import Geometry
+from model.instances import InstanceRule
+from model.network import UNet
+from training.augmentation import Sampler
+from training.census import take_census
+from training.dataset import AnnotatedImage, Dataset, read_dataset
+from training.draft import draft_manifest
+from training.evaluate import evaluate
+from training.loop import Identity, Loop, Validation
+from training.plan import make_plan
+from training.settings import FitSettings
+from training.split import split
+from training.store import prepare
+from training.validation import NetworkModel, settle, spread_over
+from training.weight_map import BORDER_WEIGHT
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "ablation.json"
+TABLE, PLOT = ROOT / "docs" / "ablation.md", ROOT / "docs" / "ablation.svg"
+
+BASE_CHANNELS = 16
+TILE_EDGE = 380
+STEPS = 400
+IMAGES = (2, 5, None)
+"""Numbers of training images; None is all that are not held out."""
+SEEDS = (0, 1, 2)
+MOST_SCORED = 12
+"""Validation images that a network is scored on, spread over all."""
+ARMS = {
+    "neither": (False, 0.0),
+    "elastic deformation": (True, 0.0),
+    "border weights": (False, BORDER_WEIGHT),
+    "both": (True, BORDER_WEIGHT),
+}
+"""Whether tiles are deformed elastically, and w0."""
+COLOURS = dict(zip(ARMS, ("#777777", "#e69f00", "#56b4e9", "#009e73"), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One network of the comparison."""
+
+    data: str
+    images: int | None
+    arm: str
+    seed: int
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Train what is missing, and write the table and the plot."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("data", nargs="+", help="NAME=FOLDER of annotated images")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    arguments = parser.parse_args(words)
+    folders = dict(word.split("=", 1) for word in arguments.data)
+    result = known(arguments.steps, list(folders))
+    trials = [Trial(*values) for values in itertools.product(folders, IMAGES, ARMS, SEEDS)]
+    trials.sort(key=lambda trial: trial.seed)  # a comparison that is cut short is still a fair one
+    for number, trial in enumerate(trials, start=1):
+        if any(row["trial"] == asdict(trial) for row in result["rows"]):
+            continue
+        began = time.perf_counter()
+        result["rows"].append(run(trial, Path(folders[trial.data]), arguments.steps))
+        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"{number}/{len(trials)} {trial}: {time.perf_counter() - began:.0f} s", flush=True)
+    TABLE.write_text(table(result))
+    PLOT.write_text(plot(result))
+    return 0
+
+
+def known(steps: int, names: Sequence[str]) -> dict[str, Any]:
+    """Read what an earlier start with as many steps found, or begin anew."""
+    command = f"python -m benchmarks.ablation {' '.join(f'{name}={name}' for name in names)}"
+    command += f" --steps {steps}"
+    if RESULT.exists():
+        found: dict[str, Any] = json.loads(RESULT.read_text())
+        if found["command"] == command:
+            return found
+    network = f"{BASE_CHANNELS} base channels, depth 4"
+    return {
+        "command": command,
+        "network": network,
+        "tile_edge": TILE_EDGE,
+        "steps": steps,
+        "torch": torch.__version__,
+        "rows": [],
+    }
+
+
+def run(trial: Trial, folder: Path, steps: int) -> dict[str, Any]:
+    """Train one network and score it."""
+    elastic, border_weight = ARMS[trial.arm]
+    with tempfile.TemporaryDirectory() as out:
+        settings = FitSettings(
+            data=folder,
+            out=Path(out),
+            base_channels=BASE_CHANNELS,
+            tile_edge=TILE_EDGE,
+            batch=1,
+            steps=steps,
+            elastic=elastic,
+            border_weight=border_weight,
+            seed=trial.seed,
+            device="cpu",
+            validate_every=steps + 1,
+        )
+        dataset = read_dataset(folder)
+        everything, held_out = split(dataset, settings.folds, settings.fold)
+        training = choose(everything, trial)
+        manifest, network = train(settings, dataset, training)
+        scored = spread_over(held_out, MOST_SCORED)
+        evaluation = score(network, manifest, scored)
+    names = ("v_rand", "v_info", "seg", "ap50", "dice", "pixel_error")
+    return {
+        "trial": asdict(trial),
+        "training_images": len(training),
+        "scored_images": len(scored),
+        "scores": {name: evaluation[name] for name in names},
+    }
+
+
+def choose(images: Sequence[AnnotatedImage], trial: Trial) -> Sequence[AnnotatedImage]:
+    """Let the seed choose the training images."""
+    if trial.images is None:
+        return images
+    chosen = np.random.default_rng(trial.seed).choice(len(images), trial.images, replace=False)
+    return [images[int(index)] for index in sorted(chosen)]
+
+
+def train(
+    settings: FitSettings, dataset: Dataset, training: Sequence[AnnotatedImage]
+) -> tuple[Manifest, nn.Module]:
+    """Train as `training.fit` does, without validations on the way."""
+    device = torch.device("cpu")
+    plan = make_plan(take_census(training), settings, 1 << 40)
+    manifest = draft_manifest(settings, plan, dataset, training, ())
+    torch.manual_seed(settings.seed)
+    network = UNet(manifest.architecture)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    store = prepare(settings.out / "store", training, manifest.architecture, plan)
+    sampler = Sampler(store, plan, Geometry(settings.depth), settings.seed, device)
+    loop = Loop(network, sampler, _unscored, Identity("{}", {}, {}, ""), settings)
+    loop.run()
+    return manifest, loop.averaged.module
+
+
+def _unscored(_: nn.Module) -> Validation:
+    return Validation("none", 0.0, None)
+
+
+def score(
+    network: nn.Module, manifest: Manifest, images: Sequence[AnnotatedImage]
+) -> dict[str, float]:
+    """Score a network at the decision threshold that suits it best, as every other."""
+    device = torch.device("cpu")
+    found = settle(NetworkModel(network, manifest, device), images)
+    rule = None if found.rule is None else InstanceRule.model_validate(found.rule)
+    update = {"decision_threshold": found.threshold, "instances": rule}
+    settled = NetworkModel(network, manifest.model_copy(update=update), device)
+    return {name: value.value for name, value in evaluate(settled, images).scores.items()}
+
+
+def shown_scores(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Choose what a data set is judged by: objects or partitions, beside Dice."""
+    return ("seg" if "dsb" in rows[0]["trial"]["data"] else "v_rand"), "dice"
+
+
+def grouped(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Sort rows by data set."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        found.setdefault(row["trial"]["data"], []).append(row)
+    return found
+
+
+def values(rows: Sequence[dict[str, Any]], images: int | None, arm: str, name: str) -> list[float]:
+    """Give the scores of all seeds."""
+    return [
+        row["scores"][name]
+        for row in rows
+        if row["trial"]["images"] == images and row["trial"]["arm"] == arm
+    ]
+
+
+def table(result: dict[str, Any]) -> str:
+    """Write the page: one table a data set, mean and spread over the seeds."""
+    lines = [
+        "# What elastic deformation and border weights buy",
+        "",
+        f"{result['network']}, {result['steps']} steps of one {result['tile_edge']} px tile; in "
+        "all, rotation, flips, zoom and intensity vary. Mean over the seeds, lowest and highest in "
+        "brackets.",
+        "",
+        "```sh",
+        result["command"],
+        "```",
+        "",
+        "![Scores over the number of training images](ablation.svg)",
+    ]
+    for data, rows in grouped(result).items():
+        names = shown_scores(rows)
+        lines += [
+            "",
+            f"## {data}",
+            "",
+            f"| images | | {names[0]} | {names[1]} |",
+            "| --- | --- | --- | --- |",
+        ]
+        for images, arm in itertools.product(IMAGES, ARMS):
+            cells = [_cell(values(rows, images, arm, name)) for name in names]
+            lines.append(f"| {_count(rows, images)} | {arm} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _count(rows: Sequence[dict[str, Any]], images: int | None) -> int:
+    counts = [row["training_images"] for row in rows if row["trial"]["images"] == images]
+    return max(counts, default=0)
+
+
+def _cell(found: Sequence[float]) -> str:
+    if not found:
+        return "not run"
+    return f"{statistics.mean(found):.3f} ({min(found):.3f}–{max(found):.3f})"
+
+
+def plot(result: dict[str, Any]) -> str:
+    """Draw every network as a dot, and the means as lines."""
+    width, height, margin = 360, 240, 44
+    groups = list(grouped(result).items())
+    parts = []
+    for down, (data, rows) in enumerate(groups):
+        for across, name in enumerate(shown_scores(rows)):
+            body = _panel(rows, name, width - 2 * margin, height - 2 * margin)
+            x, y = across * width + margin, down * height + margin
+            parts.append(
+                f'<g transform="translate({x} {y})"><text y="-14" font-weight="600">'
+                f"{data}: {name}</text>{body}</g>"
+            )
+    legend = "".join(
+        f'<circle cx="{margin + 150 * place}" cy="{len(groups) * height + 8}" r="4" '
+        f'fill="{COLOURS[arm]}"/><text x="{margin + 8 + 150 * place}" '
+        f'y="{len(groups) * height + 12}">{arm}</text>'
+        for place, arm in enumerate(ARMS)
+    )
+    size = f'viewBox="0 0 {2 * width} {len(groups) * height + 30}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" '
+        f'font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+        f"{''.join(parts)}{legend}</svg>\n"
+    )
+
+
+def _panel(rows: Sequence[dict[str, Any]], name: str, width: float, height: float) -> str:
+    everything = [row["scores"][name] for row in rows]
+    low, high = min(everything), max(everything)
+
+    def place(column: int, arm: int, value: float) -> tuple[float, float]:
+        x = width * (column + 0.5) / len(IMAGES) + 7 * (arm - 1.5)
+        return x, height * (1 - (value - low) / ((high - low) or 1))
+
+    parts = [f'<path d="M0 0 V{height} H{width}" fill="none" stroke="#999"/>']
+    parts += [
+        f'<text x="-6" y="{y + 4}" text-anchor="end">{value:.2f}</text>'
+        for value, y in ((high, 0.0), (low, height))
+    ]
+    for column, images in enumerate(IMAGES):
+        x = width * (column + 0.5) / len(IMAGES)
+        label = f"{_count(rows, images)} images"
+        parts.append(f'<text x="{x}" y="{height + 18}" text-anchor="middle">{label}</text>')
+    for number, arm in enumerate(ARMS):
+        line = []
+        for column, images in enumerate(IMAGES):
+            found = values(rows, images, arm, name)
+            for value in found:
+                x, y = place(column, number, value)
+                parts.append(
+                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{COLOURS[arm]}" '
+                    'fill-opacity=".55"/>'
+                )
+            if found:
+                x, y = place(column, number, statistics.mean(found))
+                line.append(f"{x:.1f},{y:.1f}")
+        parts.append(
+            f'<polyline points="{" ".join(line)}" fill="none" stroke="{COLOURS[arm]}" '
+            'stroke-width="1.5"/>'
+        )
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The whole page, from what a run left behind."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from model.runtime import Runtime
+from training.dataset import AnnotatedImage
+from training.folder import RunFolder
+from training.metrics.evaluation import Evaluation
+from training.plan import Plan
+from training.report.calibration import reliability
+from training.report.curves import curves, pace
+from training.report.examples import examples
+from training.report.record import file_facts, introduction, plan_table
+from training.report.scores import every_image, headline, score_table, shown_first
+from training.report.style import STYLE
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+<p>{introduction}</p>
+<nav>{navigation}</nav>
+{headline}
+</header>
+<main>
+{sections}
+</main>
+</body>
+</html>
+"""
+
+
+def write_report(
+    folder: RunFolder,
+    runtime: Runtime,
+    validation: Sequence[AnnotatedImage],
+    evaluation: Evaluation,
+    plan: Plan,
+    log: Sequence[dict[str, Any]],
+) -> None:
+    """Write the run's `report.html`.
+
+    Images that are shown are segmented again, one at a time; no other is.
+
+    Args:
+        folder: The run.
+        runtime: The exported file.
+        validation: The images that it was evaluated on, in the order of the evaluation.
+        evaluation: The file's scores on them.
+        plan: What the run settled before its first step.
+        log: The entries of its loop.
+    """
+    manifest = runtime.manifest
+    sections = {
+        title: words + content
+        for title, (words, content) in _sections(runtime, validation, evaluation, plan, log).items()
+        if content
+    }
+    page = PAGE.format(
+        title=escape(manifest.name),
+        style=STYLE,
+        introduction=introduction(runtime),
+        navigation="".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in sections),
+        headline=headline(evaluation, [entry.name for entry in manifest.classes]),
+        sections="\n".join(
+            f'<section><h2 id="{_anchor(title)}">{title}</h2>{content}</section>'
+            for title, content in sections.items()
+        ),
+    )
+    folder.report.write_text(page, encoding="utf-8")
+
+
+def _sections(
+    runtime: Runtime,
+    validation: Sequence[AnnotatedImage],
+    evaluation: Evaluation,
+    plan: Plan,
+    log: Sequence[dict[str, Any]],
+) -> dict[str, tuple[str, str]]:
+    """Give introduction and content of each section."""
+    manifest = runtime.manifest
+    classes = [entry.name for entry in manifest.classes]
+    several = len(classes) > 2
+    main = shown_first(evaluation, classes)[0].label
+    return {
+        "Scores": (
+            _of_scores(evaluation, manifest.instances is not None),
+            score_table(evaluation, classes),
+        ),
+        "Images, worst first": (
+            OF_IMAGES,
+            every_image(evaluation, classes) + examples(runtime, validation, evaluation),
+        ),
+        "Calibration": (OF_CALIBRATION, reliability(evaluation.reliability, several)),
+        "Curves": (
+            f"<p>{OF_CURVES} {pace(log)}</p>",
+            curves(log, manifest.training.steps, main),
+        ),
+        "Plan": (OF_PLAN, plan_table(plan)),
+        "File": ("", file_facts(runtime)),
+    }
+
+
+def _of_scores(evaluation: Evaluation, instances: bool) -> str:
+    bar = evaluation.threshold
+    threshold = "" if bar is None else f", at a threshold of {bar:g}"
+    rule = "It and the rule that tells objects apart were" if instances else "It was"
+    chosen = "" if bar is None else f" {rule} chosen on these very images."
+    averaged = "" if evaluation.averaging == "none" else ", averaged over rotations and mirrors"
+    return (
+        f"<p>Of the exported file, run tile by tile as the service runs it{averaged}{threshold}."
+        f"{chosen} "
+        "Read objects beside pixels: pixels do not see cells that are merged.</p>"
+    )
+
+
+OF_IMAGES = """<p>The images with the lowest scores, then the median and the best for comparison.
+Under the pointer, a picture shows the image alone.</p>"""
+OF_CALIBRATION = """<p>On the diagonal, a probability is what it says: of the pixels given 0.9, nine
+in ten are right. Below it the model is too sure, above it not sure enough.</p>"""
+OF_CURVES = """The score is measured during training, at the best threshold of each time and before
+the export; those above are of the exported file."""
+OF_PLAN = "<p>What the run settled before its first step, from the data or as it was asked.</p>"
+
+
+def _anchor(title: str) -> str:
+    return title.split(",")[0].lower()
