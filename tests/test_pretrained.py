@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.artefact import ScoreRecord
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE, segment
 from model.tiling import tile_edges
@@ -16,7 +17,19 @@ from training.evaluate import choose_images, evaluate
 PRETRAINED = ROOT / "model" / "pretrained"
 SAMPLE = ROOT / "docs" / "samples" / "membranes"
 LARGEST_BYTES = 16_000_000
-BAR = 0.97
+SHIPPED = {
+    "em-membranes": ("isbi2012", {"v_rand": 0.980, "v_info": 0.985}),
+    "nuclei": ("dsb2018", {"f1": 0.85}),
+    "phase-contrast-cells": ("t98g", {"seg": 0.70, "iou_1": 0.78}),
+}
+"""The folder of data that each model was trained on, and what its scores must reach."""
+EXPLAINED = ("v_rand", "v_info", "seg", "ap50", "f1", "dice_1", "iou_1", "pixel_error")
+"""Scores that every card names."""
+
+
+@pytest.fixture(scope="module", params=SHIPPED)
+def shipped(request: pytest.FixtureRequest) -> Runtime:
+    return Runtime(PRETRAINED / f"{request.param}.onnx", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -24,59 +37,79 @@ def membranes() -> Runtime:
     return Runtime(PRETRAINED / "em-membranes.onnx", "cpu")
 
 
+def card_of(model: Runtime) -> str:
+    return (PRETRAINED / f"{model.manifest.name}.md").read_text()
+
+
+def scores_of(model: Runtime) -> ScoreRecord:
+    scores = model.manifest.scores
+    assert scores is not None
+    return scores
+
+
 def test_every_artefact_has_a_card_and_every_card_an_artefact() -> None:
     artefacts = {path.stem for path in PRETRAINED.glob("*.onnx")}
 
-    assert artefacts
+    assert artefacts == set(SHIPPED)
     assert artefacts == {path.stem for path in PRETRAINED.glob("*.md")}
 
 
-def test_the_card_names_the_file_its_scores_and_its_terms(membranes: Runtime) -> None:
-    card = (PRETRAINED / "em-membranes.md").read_text()
-    scores = membranes.manifest.scores
+def test_a_model_is_called_as_its_file_is(shipped: Runtime) -> None:
+    assert shipped.manifest.name == shipped.artefact.path.stem
 
-    assert scores is not None
-    assert membranes.artefact.sha256 in card
-    for name in ("v_rand", "v_info", "pixel_error"):
-        assert f"{scores.values[name]:.4f}" in card
-    assert membranes.manifest.training.licence in card
-    assert membranes.manifest.training.command in card
+
+def test_the_card_names_the_file_its_command_and_its_terms(shipped: Runtime) -> None:
+    card = card_of(shipped)
+
+    assert shipped.artefact.sha256 in card
+    assert shipped.manifest.training.licence in card
+    assert shipped.manifest.training.citation in card
+    assert shipped.manifest.training.command in card
+
+
+def test_the_card_gives_the_scores_of_the_manifest(shipped: Runtime) -> None:
+    card, values = card_of(shipped), scores_of(shipped).values
+
+    for name in EXPLAINED:
+        assert f"{values[name]['value']:.4f}" in card, name
+
+
+def test_weights_learnt_from_non_commercial_data_say_so(membranes: Runtime) -> None:
     assert "non-commercial" in membranes.manifest.training.licence
 
 
-def test_the_file_is_small_and_stores_its_weights_as_float16(membranes: Runtime) -> None:
-    assert membranes.manifest.precision == "fp16"
-    assert membranes.artefact.path.stat().st_size < LARGEST_BYTES
+def test_the_file_is_small_and_stores_its_weights_as_float16(shipped: Runtime) -> None:
+    assert shipped.manifest.precision == "fp16"
+    assert shipped.artefact.path.stat().st_size < LARGEST_BYTES
 
 
-def test_the_scores_in_the_manifest_are_above_the_bar(membranes: Runtime) -> None:
-    scores = membranes.manifest.scores
+def test_the_scores_in_the_manifest_reach_their_bars(shipped: Runtime) -> None:
+    values = scores_of(shipped).values
 
-    assert scores is not None
-    assert min(scores.values["v_rand"], scores.values["v_info"]) >= BAR
+    for name, bar in SHIPPED[shipped.manifest.name][1].items():
+        assert values[name]["value"] >= bar, name
 
 
-def test_no_image_was_both_trained_on_and_scored(membranes: Runtime) -> None:
-    record = membranes.manifest.training
+def test_no_image_was_both_trained_on_and_scored(shipped: Runtime) -> None:
+    record = shipped.manifest.training
 
     assert record.validation_images
+    assert len(record.training_sha256) == len(record.training_images)
     assert not set(record.training_images) & set(record.validation_images)
 
 
-def test_the_file_holds_no_path_of_the_machine_that_made_it(membranes: Runtime) -> None:
-    data = membranes.artefact.path.read_bytes()
+def test_the_file_holds_no_path_of_the_machine_that_made_it(shipped: Runtime) -> None:
+    data = shipped.artefact.path.read_bytes()
 
     for trace in (b"site-packages", b'.py"', b'File "', str(ROOT).encode()):
         assert trace not in data
 
 
 def test_a_drawn_sample_is_segmented_right(membranes: Runtime) -> None:
-    dataset = read_dataset(SAMPLE)
+    scores = evaluate(membranes, read_dataset(SAMPLE)[:2]).scores
 
-    scores = evaluate(membranes, dataset.images[:2]).scores
-
-    assert scores.v_rand > 0.95
-    assert scores.pixel_error < 0.15
+    assert scores["v_rand"].value > 0.95
+    assert scores["pixel_error"].value < 0.15
 
 
 def test_every_tile_edge_that_the_service_is_given_leads_to_the_same_labels(
@@ -92,16 +125,15 @@ def test_every_tile_edge_that_the_service_is_given_leads_to_the_same_labels(
         assert np.array_equal(segment(image, engine.runtime, engine.edges), wanted)
 
 
-def test_the_scores_are_found_again_on_the_data(membranes: Runtime) -> None:
-    folder = DATA / "isbi2012"
+def test_the_scores_are_found_again_on_the_data(shipped: Runtime) -> None:
+    folder = DATA / SHIPPED[shipped.manifest.name][0]
     if not folder.is_dir():
         pytest.skip(f"no data at {folder.name}: the shipped scores are not measured again")
-    images = choose_images(membranes, read_dataset(folder), everything=False)
-    recorded = membranes.manifest.scores
+    images = choose_images(shipped, read_dataset(folder), everything=False)
+    recorded = scores_of(shipped)
 
-    scores = evaluate(membranes, images).as_dict()
+    scores = evaluate(shipped, images).as_dict()
 
-    assert recorded is not None
     assert tuple(entry.name for entry in images) == recorded.images
-    for name in ("v_rand", "v_info", "pixel_error"):
-        assert scores[name] == pytest.approx(recorded.values[name], abs=1e-4)
+    for name in EXPLAINED:
+        assert scores[name]["value"] == pytest.approx(recorded.values[name]["value"], abs=1e-3)

@@ -237,4 +237,5 @@ def vary_intensity(pixels: Tensor, random: torch.Generator, noise: torch.Generat
     colour = torch.randn(channels, 1, 1, generator=random).to(pixels.device) * COLOUR_SIGMA
     shift = BRIGHTNESS_SIGMA * brightness + (colour if channels > 1 else 0)
     drawn = torch.randn(pixels.shape, generator=noise, device=pixels.device)
-    return pixels * math.exp(CONTRAST_SIGMA * contrast) + shift + drawn * strength
+    varied: Tensor = pixels * math.exp(CONTRAST_SIGMA * contrast) + shift + drawn * strength
+    return varied

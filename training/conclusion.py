@@ -14,7 +14,7 @@ from training.loop import Progress
 from training.preparation import Prepared
 from training.report import write_report
 from training.settings import FitSettings
-from training.validation import settle
+from training.validation import MOST_SETTLING, settle, spread_over
 
 
 def finish(
@@ -42,7 +42,7 @@ def settle_and_score(
     folder: RunFolder, graph: bytes, draft: Manifest, validation: Sequence[AnnotatedImage]
 ) -> Evaluation:
     """Write threshold, rule and scores of the exported graph beside it."""
-    found = settle(Runtime(folder.model), validation)
+    found = settle(Runtime(folder.model), spread_over(validation, MOST_SETTLING))
     rule = None if found.rule is None else InstanceRule.model_validate(found.rule)
     update = {"decision_threshold": found.threshold, "instances": rule}
     manifest = draft.model_copy(update=update)

@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from model.errors import TrainingError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,18 @@ class World:
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         return bool(self.total(torch.tensor(float(flag), device=device)) > 0)
 
+    def say(self, text: str) -> None:
+        """Print in the leading process alone."""
+        if self.leads:
+            print(text)
+
+    def same(self, value: Value) -> Value:
+        """Give every process what the leading one has."""
+        shared = [value]
+        if self.size > 1:
+            distributed.broadcast_object_list(shared)
+        return shared[0]
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
@@ -63,6 +78,8 @@ def join(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), size)

@@ -1,196 +1,193 @@
-"""From a checkpoint to the served file: `python -m training.export CHECKPOINT OUT.onnx`."""
+"""From a checkpoint to the served file: `python -m training.export CHECKPOINT OUT.onnx`.
+
+A file of lower precision is written only where it answers as well as that of float32 does.
+"""
 
 import argparse
-import copy
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-import numpy as np
-import onnx
-import onnxruntime
-import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from pydantic import ValidationError
-from torch.export import Dim
 
-from model.artefact import Manifest, pack
-from model.errors import CheckpointError, ParityError, UNetError
-from model.geometry import Geometry
+from model.artefact import Manifest, Precision, ScoreRecord, pack
+from model.errors import CheckpointError, DatasetError, ParityError, UNetError
+from model.instances import InstanceRule
 from model.network import UNet
 from training import checkpoint
+from training.graph import export_graph
 from training.settings import StoredPrecision
+from training.variants import Variant, compare, find_images, table
 
-PARITY_TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit, or to 1 if that is smaller."""
-LARGEST_BOTTOM_EDGE = 1 << 16
+LARGEST_LOSS = 0.005
+"""What a file of lower precision may lose of its main score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a checkpoint holds for an export."""
+
+    network: UNet
+    manifest: Manifest
+    """Without scores; threshold and rule are those of the kept validation, if any."""
+    source: dict[str, Any]
+    """What reads and divides the data again."""
+
+
+def load(path: Path) -> Trained:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: if it cannot be read, or holds no network that was validated.
+    """
+    state = checkpoint.load(path)
+    try:
+        manifest = Manifest.model_validate_json(state["manifest"])
+        network = UNet(manifest.architecture).eval()
+        network.load_state_dict(state["model"])
+        validation = state["validation"]
+        source = state["source"]
+    except (KeyError, ValidationError, RuntimeError) as exc:
+        raise CheckpointError(f"{path} holds no network that fits its manifest.") from exc
+    if validation is None:
+        raise CheckpointError(f"{path} was written before the first validation; train on.")
+    rule = validation["rule"]
+    update = {
+        "decision_threshold": validation["threshold"],
+        "instances": None if rule is None else InstanceRule.model_validate(rule),
+        "training": manifest.training.model_copy(update={"steps": validation["step"]}),
+    }
+    return Trained(network, manifest.model_copy(update=update), source)
 
 
 def export(path: Path, precision: StoredPrecision) -> bytes:
     """Export a checkpoint and hold the graph against the network.
 
     Returns:
-        The bytes of an artefact; its manifest has the threshold of the best validation, if any,
-        and no scores.
+        The bytes of an artefact; its manifest has the threshold and rule of the best validation,
+        if any, and no scores.
 
     Raises:
         CheckpointError: if the checkpoint cannot be read, or holds no network.
         ParityError: if graph and network differ.
     """
-    state = checkpoint.load(path)
-    try:
-        manifest = Manifest.model_validate_json(state["manifest"])
-        validation = state["validation"]
-        network = UNet(manifest.architecture).eval()
-        network.load_state_dict(state["model"])
-    except (KeyError, ValidationError, RuntimeError) as exc:
-        raise CheckpointError(f"{path} holds no network that fits its manifest.") from exc
-    graph = export_graph(network, precision)
-    update = {
-        "precision": precision,
-        "decision_threshold": validation["threshold"],
-        "training": manifest.training.model_copy(update={"steps": validation["step"]}),
-    }
-    return pack(graph, manifest.model_copy(update=update))
+    trained = load(path)
+    graph = export_graph(trained.network, precision)
+    return pack(graph, trained.manifest.model_copy(update={"precision": precision}))
 
 
-def export_graph(network: UNet, precision: StoredPrecision) -> bytes:
-    """Export a network to a serialised ONNX graph whose batch and edges are dynamic.
+def export_scored(
+    path: Path, precision: Precision, data: Path | None = None, *, force: bool = False
+) -> tuple[Variant, ...]:
+    """Export a checkpoint, and hold the file's main score against that of float32.
+
+    Args:
+        path: The checkpoint.
+        precision: That of the file.
+        data: Where the data of the training lies now; None is where it lay.
+        force: Let a variant pass that loses too much; its manifest says so.
+
+    Returns:
+        float32 first, the wanted variant last.
 
     Raises:
-        ParityError: if the graph does not give what the network gives, at its precision.
+        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        DatasetError: if its data cannot be found.
+        ParityError: if the variant answers less well than it may.
     """
-    if precision == "fp16":
-        network = round_to_float16(network)
-    model = to_onnx(network)
-    strip(model)
-    name_ports(model, Geometry(network.architecture.depth))
-    if precision == "fp16":
-        store_as_float16(model)
-    onnx.checker.check_model(model)
-    graph: bytes = model.SerializeToString()
-    check_parity(network, graph)
-    return graph
+    precisions: tuple[Precision, ...] = ("fp32",) if precision == "fp32" else ("fp32", precision)
+    exact, *others = variants_of(path, precisions, data)
+    return (exact, *(passed(variant, exact, force=force) for variant in others))
 
 
-def round_to_float16(network: UNet) -> UNet:
-    """Copy a network with the parameters that its float16 file will have."""
-    rounded = copy.deepcopy(network)
-    with torch.no_grad():
-        for parameter in rounded.parameters():
-            parameter.copy_(parameter.half().float())
-    return rounded
+def variants_of(
+    path: Path, precisions: Sequence[Precision], data: Path | None = None
+) -> tuple[Variant, ...]:
+    """Make, score and time a checkpoint's files at several precisions, whatever they lose.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        DatasetError: if its data cannot be found.
+    """
+    trained = load(path)
+    images = find_images(trained.source, trained.manifest, data)
+    return compare(trained.network, trained.manifest, images, precisions)
 
 
-def to_onnx(network: UNet) -> ModelProto:
-    """Trace a network; the crops of its skip connections become constants."""
-    geometry = Geometry(network.architecture.depth)
-    height = geometry.smallest_tiling_edge
-    tile = torch.zeros(2, network.architecture.in_channels, height, height + geometry.stride)
-    kh, kw = (
-        Dim(name, min=geometry.smallest_bottom_edge, max=LARGEST_BOTTOM_EDGE)
-        for name in ("kh", "kw")
-    )
-    edges = {2: geometry.stride * kh + geometry.offset, 3: geometry.stride * kw + geometry.offset}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages we do not use
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own internals
-        program = torch.onnx.export(
-            network,
-            (tile,),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            input_names=["tile"],
-            output_names=["logits"],
-            dynamic_shapes={"tile": {0: Dim("batch"), **edges}},
+def passed(variant: Variant, exact: Variant, *, force: bool) -> Variant:
+    """Let a variant pass that loses little against float32, and note in its manifest what it loses.
+
+    Raises:
+        ParityError: if it loses more than it may, and is not forced.
+    """
+    name, found = variant.score
+    wanted = exact.score[1]
+    failed = not wanted - found <= LARGEST_LOSS  # a score that is not a number fails, too
+    if failed and not force:
+        raise ParityError(
+            f"{variant.manifest.precision} has {name} {found:.4f} and fp32 has {wanted:.4f} on "
+            f"validation: more than {LARGEST_LOSS} are lost. Take another --precision, or --force."
         )
-    if program is None:
-        raise ParityError("The exporter gave no graph.")
-    return program.model_proto
-
-
-def strip(model: ModelProto) -> None:
-    """Remove what the exporter notes down for itself: stack traces, paths, intermediate shapes."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    graph.ClearField("value_info")
-
-
-def name_ports(model: ModelProto, geometry: Geometry) -> None:
-    """Say in the graph itself which edges go in and what comes out."""
-    lost = geometry.offset - 2 * geometry.halo
-    for port, offset in ((model.graph.input[0], geometry.offset), (model.graph.output[0], lost)):
-        dims = port.type.tensor_type.shape.dim
-        dims[0].dim_param = "batch"
-        for axis, name in ((2, "kh"), (3, "kw")):
-            dims[axis].dim_param = f"{geometry.stride}*{name} {'+-'[offset < 0]} {abs(offset)}"
-
-
-def store_as_float16(model: ModelProto) -> None:
-    """Store the weights as float16 behind a cast, which is folded when a session opens."""
-    graph = model.graph
-    casts: list[NodeProto] = []
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        name, stored = tensor.name, f"{tensor.name}.float16"
-        half = numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(numpy_helper.from_array(half, stored))
-        casts.append(helper.make_node("Cast", [stored], [name], name=f"cast {name}", to=1))
-    nodes = [*casts, *graph.node]
-    graph.ClearField("node")
-    graph.node.extend(nodes)
-
-
-def check_parity(network: UNet, graph: bytes) -> None:
-    """Hold a graph against its network, for several sizes and batches.
-
-    Raises:
-        ParityError: naming the shape and the difference.
-    """
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    architecture = network.architecture
-    small = Geometry(architecture.depth).smallest_edge
-    step = Geometry(architecture.depth).stride
-    random = torch.Generator().manual_seed(0)
-    for batch, height, width in (
-        (1, small, small),
-        (2, small + step, small + 4 * step),
-        (3, small + 2 * step, small),
-    ):
-        tile = torch.randn(batch, architecture.in_channels, height, width, generator=random)
-        with torch.no_grad():
-            expected = network(tile).numpy()
-        shape = f"a batch of {batch} tiles of {height}×{width} px"
-        try:
-            (found,) = session.run(["logits"], {"tile": tile.numpy()})
-        except Exception as exc:  # ONNX Runtime documents no errors of its own
-            raise ParityError(f"The graph cannot run {shape}.") from exc
-        difference = float(np.abs(found - expected).max())
-        if not difference <= PARITY_TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise ParityError(f"Graph and network differ by {difference:.2e} on {shape}.")
+    gate = {"score": name, "fp32": wanted, "this": found, "forced": failed}
+    scores = variant.manifest.scores or ScoreRecord(images=(), values={})
+    noted = scores.model_copy(update={"values": scores.values | {"gate": gate}})
+    return replace(variant, manifest=variant.manifest.model_copy(update={"scores": noted}))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="best.pt or last.pt of a run")
-    parser.add_argument("out", type=Path, help="the .onnx file to write")
-    parser.add_argument("--precision", choices=get_args(StoredPrecision), default="fp16")
+    parser = _parser()
     arguments = parser.parse_args(words)
+    if (arguments.out is None) != arguments.table:
+        parser.error("name either OUT.onnx or --table")
     try:
-        arguments.out.write_bytes(export(arguments.checkpoint, arguments.precision))
+        if arguments.table:
+            variants = variants_of(arguments.checkpoint, get_args(Precision), arguments.data)
+            print(table(variants))
+        else:
+            _write(arguments)
     except (UNetError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1
-    print(f"{arguments.out}: score it with `python -m training.evaluate {arguments.out} DATA`.")
     return 0
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    path, precision = arguments.checkpoint, arguments.precision
+    try:
+        variants = export_scored(path, precision, arguments.data, force=arguments.force)
+    except DatasetError as exc:
+        if precision == "int8" or arguments.data is not None:
+            raise
+        arguments.out.write_bytes(export(path, precision))
+        print(f"{arguments.out} is written and was not scored. {exc}", file=sys.stderr)
+        return
+    arguments.out.write_bytes(variants[-1].data)
+    print(table(variants))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="best.pt or last.pt of a run")
+    parser.add_argument("out", type=Path, nargs="?", help="the .onnx file to write")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="fp16",
+        help="fp16 stores floats in half the bytes; int8 computes in integers, made for CPUs",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="the data trained on, if it lies elsewhere by now"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help=f"write a file that loses more than {LARGEST_LOSS}"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="write no file: compare all precisions"
+    )
+    return parser
 
 
 if __name__ == "__main__":

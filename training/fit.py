@@ -1,6 +1,7 @@
 """Train, evaluate, export, report: `python -m training.fit DATA --out RUN`."""
 
 import json
+import os
 import signal
 import statistics
 import sys
@@ -16,6 +17,7 @@ from model.errors import CheckpointError, DeviceError, TrainingStopped, UNetErro
 from model.geometry import Geometry
 from model.network import UNet
 from model.runtime import Runtime
+from training import checkpoint
 from training.augmentation import Sampler
 from training.conclusion import finish
 from training.dataset import read_dataset
@@ -38,10 +40,8 @@ def fit(settings: FitSettings) -> RunFolder:
         DeviceError: if a GPU was asked for and there is none.
     """
     folder = RunFolder(settings.out)
-    if folder.last.exists() and not settings.resume:
-        raise CheckpointError(
-            f"{folder.path} holds a run already. Go on with it (--resume), or name another --out."
-        )
+    if not settings.resume:
+        require_no_run(folder)
     folder.path.mkdir(parents=True, exist_ok=True)
     device = choose_device(settings.device)
     with join(device) as world:
@@ -53,6 +53,18 @@ def fit(settings: FitSettings) -> RunFolder:
     return folder
 
 
+def require_no_run(folder: RunFolder) -> None:
+    """Let no run be written over, but one that did not come to its first step.
+
+    Raises:
+        CheckpointError: if there is one.
+    """
+    if folder.last.exists() and checkpoint.load(folder.last)["progress"]["step"] > 0:
+        raise CheckpointError(
+            f"{folder.path} holds a run already. Go on with it (--resume), or name another --out."
+        )
+
+
 def train(
     settings: FitSettings, prepared: Prepared, device: torch.device, world: World
 ) -> Progress:
@@ -62,7 +74,7 @@ def train(
     torch.manual_seed(settings.seed)
     network = UNet(manifest.architecture)
     if settings.init is not None:
-        print(initialise_from(network, settings.init))
+        world.say(initialise_from(network, settings.init, settings.classes))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     validate = make_validate(prepared, device)
     store = prepare(
@@ -78,7 +90,7 @@ def train(
     loop = Loop(network, sampler, validate, identity, settings, world)
     if settings.resume:
         loop.resume()
-    print(f"on {device.type}, {world.size} process(es)")
+    world.say(f"on {device.type}, {world.size} process(es)")
     return loop.run()
 
 
@@ -127,7 +139,7 @@ def cross_validate(settings: FitSettings) -> None:
 
 
 def choose_device(asked: str) -> torch.device:
-    """Take the GPU where there is one, or what was asked for.
+    """Take the GPU where there is one, or what was asked for; each process of a machine its own.
 
     Raises:
         DeviceError: if a GPU was asked for and there is none.
@@ -135,7 +147,9 @@ def choose_device(asked: str) -> torch.device:
     found = torch.cuda.is_available()
     if asked == "cuda" and not found:
         raise DeviceError("CUDA was asked for, and torch finds no device that it can use.")
-    return torch.device("cuda" if found and asked != "cpu" else "cpu")
+    if not found or asked == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -44,3 +44,8 @@ class RunFolder:
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """What TensorBoard reads, where it was asked for."""
+        return self.path / "tensorboard"

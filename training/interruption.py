@@ -11,7 +11,7 @@ from model.errors import OutOfMemory
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 LESS = (
-    "A training step does not fit the memory; the last checkpoint is whole. "
+    "A step or a validation does not fit the memory; the last checkpoint is whole. "
     "Take a smaller --tile-edge, --batch or --base-channels."
 )
 

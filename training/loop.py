@@ -26,6 +26,7 @@ from training.interruption import Signals, memory_errors_explained
 from training.loss import weighted_cross_entropy
 from training.optimisation import average_decay, build_optimiser, learning_rate
 from training.settings import FitSettings
+from training.tensorboard import follow
 
 LOG_EVERY = 50
 """Steps whose losses are averaged to one line of the log."""
@@ -95,11 +96,12 @@ class Loop:
         self.places = self.world.places(self.plan.batch)
         self.dropout = TileDropout(network.dropout.p)
         network.dropout = self.dropout  # type: ignore[assignment]  # the same rule, drawn by tile
-        self.averaged = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(average_decay(self.plan.steps))
-        )
+        decay = average_decay(self.plan.steps)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch gives no types
+        self.averaged = AveragedModel(network, multi_avg_fn=average)
         self.optimiser = build_optimiser(network, settings)
         self.progress = Progress()
+        self._tell: Callable[[dict[str, Any]], None] = lambda _: None
         self._parallel: nn.Module = (
             DistributedDataParallel(network) if self.world.size > 1 else network
         )
@@ -109,11 +111,19 @@ class Loop:
 
         Raises:
             LossNotFinite: if the loss or its gradient is infinite or not a number.
-            OutOfMemory: if a step does not fit the memory.
+            OutOfMemory: if a step or a validation does not fit the memory.
+            CheckpointError: if a checkpoint cannot be written.
             TrainingStopped: if a signal asks to stop; the run can be resumed.
         """
+        if self.progress.step == 0 and self.world.leads:
+            self._save()  # a kill at any step leaves something to resume from
         began = time.perf_counter()
-        with Signals() as signals, self._tiles_ahead() as tiles, self._bar() as bar:
+        with (
+            memory_errors_explained(),
+            Signals() as signals,
+            self._tiles_ahead() as tiles,
+            self._bar() as bar,
+        ):
             while self.progress.step < self.plan.steps:
                 self.progress.losses.append(self._step(next(tiles)))
                 self.progress.step += 1
@@ -182,8 +192,7 @@ class Loop:
         self.dropout.begin(self.settings.seed, self.progress.step, self.places)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.progress.step, self.plan.steps, self.settings)
-        with memory_errors_explained():
-            value = self._descend(tiles)
+        value = self._descend(tiles)
         self.averaged.update_parameters(self.network)
         return value
 
@@ -217,7 +226,7 @@ class Loop:
         if self.world.leads:
             validation = asdict(self.validate(self.averaged.module))
             entry = {"kind": "validation", "step": self.progress.step, **validation}
-            self.progress.log.append(entry)
+            self._note(entry)
             best = self.progress.best
             if best is None or entry["value"] >= best["value"]:
                 self.progress.best = entry
@@ -257,7 +266,7 @@ class Loop:
 
     def _log_losses(self, seconds: float) -> None:
         losses = self.progress.losses
-        self.progress.log.append(
+        self._note(
             {
                 "kind": "training",
                 "step": self.progress.step,
@@ -269,10 +278,23 @@ class Loop:
         self.progress.losses = []
         self._write_log()
 
+    def _note(self, entry: dict[str, Any]) -> None:
+        self.progress.log.append(entry)
+        self._tell(entry)
+
+    @contextlib.contextmanager
+    def _followed(self) -> Iterator[None]:
+        """Let TensorBoard read along, if that was asked for."""
+        if not (self.settings.tensorboard and self.world.leads):
+            yield
+            return
+        with follow(self.folder.tensorboard, self.progress.step) as self._tell:
+            yield
+
     def _write_log(self) -> None:
         if self.world.leads:
-            lines = (json.dumps(entry) for entry in self.progress.log)
-            self.folder.log.write_text("\n".join(lines) + "\n")
+            lines = (json.dumps(entry) + "\n" for entry in self.progress.log)
+            self.folder.log.write_text("".join(lines))
 
     def _bar(self) -> "tqdm[Any]":
         return tqdm(

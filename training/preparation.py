@@ -45,7 +45,7 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
     dataset = read_dataset(settings.data, settings.labels, settings.ignore)
     settled = read_settled(settings)
     training, validation = divide(dataset, settings)
-    plan = choose_plan(settings, folder, training, device)
+    plan = world.same(choose_plan(settings, folder, training, device))  # free memory differs
     if world.leads:
         print(describe(dataset, training, validation))
         print(plan.describe())

@@ -65,7 +65,7 @@ class Store:
 
     images: tuple[StoredImage, ...]
     class_weights: NDArray[np.float32]
-    """(K,) weights that make all classes count alike."""
+    """(K,) weights of the classes."""
 
 
 def prepare(
@@ -97,11 +97,12 @@ def prepare(
 
 
 def balance(counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give the weights that make all classes count alike: w_c = N / (K · n_c), n_c of K counts.
+    """Give class weights of pixel counts (K,): the square root of those that balance the classes.
 
-    The mean weight of all pixels is 1 where every class occurs. A class that never occurs gets 0.
+    w_c = √(N / (K · n_c)). Fully balanced, a rare foreground would outweigh the borders around it:
+    objects grow and merge. A class that never occurs gets 0.
     """
-    weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+    weights = np.sqrt(counts.sum() / (len(counts) * np.maximum(counts, 1)))
     return np.where(counts > 0, weights, 0).astype(np.float32)
 
 

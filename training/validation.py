@@ -16,13 +16,14 @@ from model.artefact import Manifest
 from model.instances import foreground
 from model.segmentation import Model, softmax
 from training.dataset import AnnotatedImage
-from training.evaluate import infer
+from training.evaluate import infer, main_score
 from training.loop import Validation
-from training.metrics import score_label_maps, sweep_thresholds
+from training.metrics import mean_iou, sweep_thresholds
 from training.tuning import tune
 
-MOST_IMAGES = 48
-"""A validation during training looks at this many images, spread over all."""
+MOST_IMAGES, MOST_SETTLING = 48, 200
+"""A validation during training looks at this many images, that at the end at this many, spread
+over all: their probabilities are kept in memory."""
 
 
 class NetworkModel:
@@ -44,27 +45,34 @@ class NetworkModel:
 
 def settle(model: Model, images: Sequence[AnnotatedImage]) -> Validation:
     """Choose threshold and rule for the highest main score on some images."""
-    manifest = model.manifest
-    maps: list[NDArray[Any]] = []
-    references: list[NDArray[Any]] = []
-    semantic = manifest.training.label_kind == "semantic"
-    several = manifest.architecture.num_classes > 2
-    for entry in images:
-        logits = infer(model, entry.image)
-        maps.append(
-            manifest.decide(logits) if semantic and several else foreground(softmax(logits))
-        )
-        if entry.ignored is not None:
-            maps[-1][entry.ignored] = 0
-        references.append(entry.semantic if semantic and several else entry.objects)
-    if not semantic:
-        tuned = tune(maps, references)
-        return Validation("ap50", tuned.score, tuned.threshold, tuned.rule.model_dump())
-    if several:
-        scores = score_label_maps(maps, references, references, manifest.architecture.num_classes)
-        return Validation("iou", float(np.nanmean(scores.iou)), None)
-    best = sweep_thresholds(maps, references)
-    return Validation("v_rand", best.v_rand, best.threshold)
+    name = main_score(model.manifest)
+    if name == "ap50":
+        found = [_foreground(model, entry) for entry in images]
+        tuned = tune(*zip(*found, strict=True))
+        return Validation(name, tuned.score, tuned.threshold, tuned.rule.model_dump())
+    if name == "v_rand":
+        best = sweep_thresholds(*zip(*(_foreground(model, entry) for entry in images), strict=True))
+        return Validation(name, best.v_rand, best.threshold)
+    labels, references = zip(*(_classes(model, entry) for entry in images), strict=True)
+    classes = model.manifest.architecture.num_classes
+    return Validation(name, mean_iou(labels, references, classes), None)
+
+
+def _foreground(
+    model: Model, entry: AnnotatedImage
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Give the probability of foreground, and the objects annotated."""
+    probabilities = foreground(softmax(infer(model, entry.image)))
+    if entry.ignored is not None:
+        probabilities[entry.ignored] = 0
+    return probabilities, entry.objects
+
+
+def _classes(model: Model, entry: AnnotatedImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Give the classes found and annotated, where they are not to be ignored, (1, n)."""
+    counted = slice(None) if entry.ignored is None else ~entry.ignored
+    labels = model.manifest.decide(infer(model, entry.image))
+    return labels[counted].reshape(1, -1), entry.semantic[counted].reshape(1, -1)
 
 
 def spread_over(images: Sequence[AnnotatedImage], most: int) -> Sequence[AnnotatedImage]:

@@ -12,7 +12,7 @@ import torch
 from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, TrainingRecord
 from model.network import UNet
-from training import checkpoint, export, fit
+from training import checkpoint
 from training.settings import StoredPrecision
 
 BLOBS = Path(__file__).parents[2] / "docs" / "samples" / "blobs"
@@ -37,6 +37,8 @@ class Run:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Train a tiny network on the blobs that lie in the repository."""
+    from training import fit
+
     folder = tmp_path_factory.mktemp("runs") / "Blobs of mine"
     size = ["--depth", "2", "--base-channels", "4", "--tile-edge", "92", "--batch", "2"]
     pace = ["--steps", "60", "--warmup-steps", "5", "--validate-every", "40"]
@@ -94,6 +96,8 @@ def save_network(path: Path, network: UNet, threshold: float | None) -> None:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Export an untrained network through the command line, at both precisions."""
+    from training import export
+
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
     network = UNet(Architecture(base_channels=8)).eval()

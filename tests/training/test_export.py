@@ -1,232 +1,278 @@
-"""Export: one graph for every batch and size, equal to its network, silent about its maker."""
+"""Export: from a checkpoint to a file that says what it is, and answers as well as it must."""
 
-import os
-import sys
+import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
 
 from model.architecture import Architecture
-from model.artefact import read_manifest
-from model.errors import CheckpointError, ParityError
-from model.geometry import Geometry
+from model.artefact import Manifest, Precision, read_manifest
+from model.errors import CheckpointError, DatasetError, ParityError
+from model.instances import InstanceRule
 from model.network import UNet
 from model.runtime import Runtime
-from tests.training.conftest import Exported, make_manifest, save_network
+from tests.training.networks import (
+    VALIDATION,
+    bright_is_object,
+    drawn,
+    manifest_for,
+    save_network,
+    state_of,
+    write_spots,
+)
 from training import checkpoint
-from training.export import check_parity, export, export_graph, main, round_to_float16
+from training.export import export, export_scored, load, main, passed, variants_of
+from training.graph import export_graph
 from training.settings import StoredPrecision
+from training.variants import Variant
 
-PRECISIONS = ("fp32", "fp16")
-GEOMETRY = Geometry(4)
-
-
-def tiles(batch: int, height: int, width: int, channels: int = 1) -> torch.Tensor:
-    random = torch.Generator().manual_seed(batch * height + width)
-    return torch.randn(batch, channels, height, width, generator=random)
+SMALL = Architecture(depth=1, base_channels=1)
 
 
-def run_graph(path: Path, tile: torch.Tensor) -> Any:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"tile": tile.numpy()})[0]
+@pytest.fixture(scope="module")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images of bright squares: `best.pt`, and the images in `data`."""
+    folder = tmp_path_factory.mktemp("spots")
+    dataset = write_spots(folder / "data")
+    save_network(folder / "best.pt", bright_is_object(), dataset)
+    return folder
 
 
-def graph_of(path: Path) -> bytes:
-    return path.read_bytes()[: Runtime(path, "cpu").manifest.graph_bytes]
+def manifest_in(data: bytes) -> Manifest:
+    """Read a manifest without the graph before it."""
+    entries = onnx.load_from_string(data).metadata_props
+    return read_manifest(Path("bytes"), {entry.key: entry.value for entry in entries})
 
 
-def messages(message: Any) -> list[Any]:
-    """Give a protobuf message and all that it holds, at any depth."""
-    found = [message]
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            parts = [value] if hasattr(value, "ListFields") else value
-            found += [inner for part in parts for inner in messages(part)]
-    return found
+def variant(precision: Precision, score: float) -> Variant:
+    manifest = manifest_for(drawn(SMALL), precision=precision)
+    return Variant(b"", manifest, ("ap50", score), 0.1)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(
-    ("batch", "height", "width"), [(1, 188, 188), (2, 220, 188), (5, 188, 300), (1, 444, 252)]
-)
-def test_every_batch_and_size_gives_what_the_network_gives(
-    exported: Exported, precision: StoredPrecision, batch: int, height: int, width: int
+@pytest.fixture(autouse=True)
+def _traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace one network once for all tests: it takes seconds."""
+    monkeypatch.setattr("training.export.export_graph", export_once)
+    monkeypatch.setattr("training.variants.export_graph", export_once)
+
+
+def export_once(network: UNet, precision: StoredPrecision) -> bytes:
+    parameters = pickle.dumps([parameter.detach().numpy() for parameter in network.parameters()])
+    key = (parameters, precision)
+    if key not in TRACED:
+        TRACED[key] = export_graph(network, precision)
+    return TRACED[key]
+
+
+TRACED: dict[tuple[bytes, StoredPrecision], bytes] = {}
+
+
+@pytest.fixture
+def without_graph(_traced_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.export.export_graph", lambda *_: b"")
+
+
+@pytest.mark.usefixtures("without_graph")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_artefact_says_how_it_is_stored_and_what_its_validation_chose(
+    tmp_path: Path, precision: Any
 ) -> None:
-    """A network of float16 is compared as it is stored: with its parameters rounded."""
-    network = exported.network if precision == "fp32" else round_to_float16(exported.network)
-    tile = tiles(batch, height, width)
-    with torch.no_grad():
-        expected = network(tile).numpy()
-    found = run_graph(exported.path(precision), tile)
-    assert found.shape == (batch, 2, height - 184, width - 184)
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    rule = {"seed_threshold": 0.7, "smallest_area": 12}
+    validation = VALIDATION | {"step": 40, "threshold": 0.45, "rule": rule}
+    path = save_network(tmp_path / "best.pt", drawn(SMALL), validation=validation)
+    found = manifest_in(export(path, precision))
+    assert (found.precision, found.decision_threshold) == (precision, 0.45)
+    assert found.instances == InstanceRule(**rule)
+    assert found.training.steps == 40
+    assert found.scores is None
 
 
-def test_float16_differs_from_the_network_by_the_rounding_of_its_parameters(
-    exported: Exported,
-) -> None:
-    tile = tiles(1, 188, 188)
-    exact = run_graph(exported.fp32, tile)
-    difference = np.abs(run_graph(exported.fp16, tile) - exact).max() / np.abs(exact).max()
-    assert 1e-5 < difference < 1e-2
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_ports_name_their_batch_and_edges(
-    exported: Exported, precision: StoredPrecision
-) -> None:
-    session = onnxruntime.InferenceSession(
-        exported.path(precision), providers=["CPUExecutionProvider"]
-    )
-    assert session.get_inputs()[0].shape == ["batch", 1, "16*kh + 60", "16*kw + 60"]
-    assert session.get_outputs()[0].shape == ["batch", 2, "16*kh - 124", "16*kw - 124"]
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(
-    "trace",
-    [b".py", b"site-packages", b"stack_trace", b"Traceback", b"forward", sys.prefix, os.getcwd()],  # noqa: PTH109 (as text)
-)
-def test_the_bytes_hold_no_trace_of_the_machine(
-    exported: Exported, precision: StoredPrecision, trace: bytes | str
-) -> None:
-    wanted = trace.encode() if isinstance(trace, str) else trace
-    assert wanted not in graph_of(exported.path(precision))
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_no_part_of_the_graph_has_a_doc_string_or_metadata(
-    exported: Exported, precision: StoredPrecision
-) -> None:
-    parts = messages(onnx.load_from_string(graph_of(exported.path(precision))))
-    assert len(parts) > 100
-    assert not [part for part in parts if getattr(part, "doc_string", "")]
-    assert not [part for part in parts if len(getattr(part, "metadata_props", ()))]
-
-
-def test_the_graph_of_figure_1_has_57_nodes(exported: Exported) -> None:
-    """Shape arithmetic in place of constant crops would make 140 of them."""
-    assert len(onnx.load_from_string(graph_of(exported.fp32)).graph.node) == 57
-
-
-def test_float16_halves_the_file(exported: Exported) -> None:
-    ratio = exported.fp16.stat().st_size / exported.fp32.stat().st_size
-    assert 0.49 < ratio < 0.53
-
-
-def test_float16_stores_the_weights_of_all_23_layers_so(exported: Exported) -> None:
-    graph = onnx.load_from_string(graph_of(exported.fp16)).graph
-    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer if len(tensor.dims) > 1}
-    assert len(kinds) == 23
-    assert set(kinds.values()) == {onnx.TensorProto.FLOAT16}
-
-
-def test_the_release_variant_is_exported() -> None:
-    network = UNet(Architecture(3, 4, depth=1, base_channels=2, variant="release")).eval()
-    graph = export_graph(network, "fp32")
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    edge = Geometry(1).edge_for(30)
-    tile = tiles(2, edge, edge + 2, channels=3)
-    with torch.no_grad():
-        expected = network(tile).numpy()
-    found = session.run(["logits"], {"tile": tile.numpy()})[0]
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-
-
-def test_a_graph_of_other_parameters_is_not_exported(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graph = onnx.load_from_string(graph_of(exported.fp32))
-    monkeypatch.setattr("training.export.to_onnx", lambda _: graph)
-    with pytest.raises(ParityError, match="Graph and network differ"):
-        export_graph(UNet(exported.network.architecture).eval(), "fp32")
-
-
-@pytest.mark.parametrize("change", [2e-3, float("nan")])
-def test_a_graph_with_one_changed_weight_fails_the_parity_check(
-    exported: Exported, change: float
-) -> None:
-    graph = onnx.load_from_string(graph_of(exported.fp32))
-    tensor = next(t for t in graph.graph.initializer if t.name == "classifier.weight")
-    weights = numpy_helper.to_array(tensor).copy()
-    weights[1, 0, 0, 0] += change * np.abs(weights).max() if change == change else change
-    tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
-    with pytest.raises(ParityError, match=r"differ by .* on a batch of 1 tiles of 188×188 px"):
-        check_parity(exported.network, graph.SerializeToString())
-
-
-def test_a_graph_that_is_right_for_one_size_alone_fails_the_parity_check(
-    exported: Exported,
-) -> None:
-    """Its lowest skip connection ends where that of the smallest tile does."""
-    graph = onnx.load_from_string(graph_of(exported.fp32))
-    ends = [node.input[2] for node in graph.graph.node if node.op_type == "Slice"]
-    tensor = next(t for t in graph.graph.initializer if t.name == ends[0])
-    cropped = numpy_helper.to_array(tensor).copy()
-    smallest_skip = GEOMETRY.contracting_edges(GEOMETRY.smallest_edge)[3]
-    tensor.CopyFrom(numpy_helper.from_array(np.full_like(cropped, smallest_skip - 4), tensor.name))
-    with pytest.raises(ParityError, match="cannot run a batch of 2 tiles of 204×252 px"):
-        check_parity(exported.network, graph.SerializeToString())
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_artefact_says_how_its_parameters_are_stored_and_where_classes_part(
-    exported: Exported, precision: StoredPrecision
-) -> None:
-    manifest = Runtime(exported.path(precision), "cpu").manifest
-    assert (manifest.precision, manifest.decision_threshold) == (precision, 0.35)
-
-
-def test_the_artefact_says_after_how_many_steps_its_parameters_were_kept(
-    exported: Exported,
-) -> None:
-    assert Runtime(exported.fp32, "cpu").manifest.training.steps == 3
-
-
-def test_a_checkpoint_without_a_threshold_gives_an_artefact_without_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("without_graph")
+def test_a_checkpoint_without_a_threshold_gives_an_artefact_without_one(tmp_path: Path) -> None:
     """As one with more than two classes has none; its manifest must be one that can be read."""
     network = UNet(Architecture(num_classes=3, depth=1, base_channels=1))
-    save_network(tmp_path / "best.pt", network, threshold=None)
-    monkeypatch.setattr("training.export.export_graph", lambda *_: b"")
-    tail = onnx.load_from_string(export(tmp_path / "best.pt", "fp32"))
-    metadata = {entry.key: entry.value for entry in tail.metadata_props}
-    assert read_manifest(tmp_path, metadata).decision_threshold is None
+    validation = VALIDATION | {"threshold": None}
+    path = save_network(tmp_path / "best.pt", network, validation=validation)
+    found = manifest_in(export(path, "fp32"))
+    assert (found.decision_threshold, found.instances) == (None, None)
 
 
-@pytest.mark.parametrize("missing", ["model", "manifest", "validation"])
+@pytest.mark.parametrize("missing", ["model", "manifest", "validation", "source"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path: Path, missing: str) -> None:
-    network = UNet(Architecture(depth=1, base_channels=1))
-    manifest = make_manifest(network.architecture).model_dump_json()
-    state = {
-        "model": network.state_dict(),
-        "manifest": manifest,
-        "validation": {"step": 1, "threshold": None},
-    }
+    state = state_of(UNet(SMALL))
     del state[missing]
     checkpoint.save(tmp_path / "best.pt", state)
     with pytest.raises(CheckpointError, match=r"best\.pt holds no network that fits its manifest"):
-        export(tmp_path / "best.pt", "fp32")
+        load(tmp_path / "best.pt")
 
 
 def test_parameters_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    network = UNet(Architecture(depth=1, base_channels=1))
-    manifest = make_manifest(Architecture(depth=1, base_channels=2)).model_dump_json()
-    state = {
-        "model": network.state_dict(),
-        "manifest": manifest,
-        "validation": {"step": 1, "threshold": None},
-    }
-    checkpoint.save(tmp_path / "best.pt", state)
+    wider = UNet(Architecture(depth=1, base_channels=2)).state_dict()
+    path = save_network(tmp_path / "best.pt", UNet(SMALL), model=wider)
     with pytest.raises(CheckpointError, match="fits its manifest"):
-        export(tmp_path / "best.pt", "fp32")
+        load(path)
+
+
+def test_a_checkpoint_that_was_never_validated_is_refused(tmp_path: Path) -> None:
+    path = save_network(tmp_path / "last.pt", UNet(SMALL), validation=None)
+    with pytest.raises(CheckpointError, match="before the first validation; train on"):
+        load(path)
+
+
+@pytest.mark.parametrize("score", [0.7951, 0.8, 0.9])
+def test_a_variant_passes_that_loses_little(score: float) -> None:
+    found = passed(variant("int8", score), variant("fp32", 0.8), force=False)
+    assert found.manifest.scores is not None
+    gate = {"score": "ap50", "fp32": 0.8, "this": score, "forced": False}
+    assert found.manifest.scores.values == {"gate": gate}
+
+
+@pytest.mark.parametrize("score", [0.7949, 0.0, float("nan")])
+def test_a_variant_that_loses_more_is_refused_with_both_scores(score: float) -> None:
+    with pytest.raises(ParityError, match=rf"int8 has ap50 {score:.4f} and fp32 has 0\.8000"):
+        passed(variant("int8", score), variant("fp32", 0.8), force=False)
+
+
+def test_a_variant_that_is_forced_says_so() -> None:
+    found = passed(variant("int8", 0.2), variant("fp32", 0.8), force=True)
+    assert found.manifest.scores is not None
+    assert found.manifest.scores.values["gate"]["forced"] is True
+
+
+def test_a_good_variant_is_not_called_forced() -> None:
+    found = passed(variant("int8", 0.8), variant("fp32", 0.8), force=True)
+    assert found.manifest.scores is not None
+    assert found.manifest.scores.values["gate"]["forced"] is False
+
+
+def test_int8_is_written_with_its_own_scores_beside_those_of_float32(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.onnx"
+    assert main([str(spots / "best.pt"), str(out), "--precision", "int8"]) == 0
+    manifest = Runtime(out, "cpu").manifest
+    assert manifest.precision == "int8"
+    assert manifest.scores is not None
+    assert manifest.scores.images == ("t1",)
+    assert manifest.scores.values["ap50"]["value"] > 0.9
+    gate = manifest.scores.values["gate"]
+    assert gate == {"score": "ap50", "fp32": gate["fp32"], "this": gate["this"], "forced": False}
+    assert [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()] == [
+        "precision",
+        "---",
+        "fp32",
+        "int8",
+    ]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_int8_that_answers_badly_is_not_written(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it was calibrated on values a thousandfold too large, and rounds all to nothing."""
+    spoil_calibration(monkeypatch)
+    out = tmp_path / "out.onnx"
+    assert main([str(spots / "best.pt"), str(out), "--precision", "int8"]) == 1
+    assert not out.exists()
+    assert "more than 0.005 are lost" in capsys.readouterr().err
+
+
+def test_int8_that_answers_badly_is_written_by_force_and_says_so(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_calibration(monkeypatch)
+    out = tmp_path / "out.onnx"
+    assert main([str(spots / "best.pt"), str(out), "--precision", "int8", "--force"]) == 0
+    scores = Runtime(out, "cpu").manifest.scores
+    assert scores is not None
+    assert scores.values["gate"]["forced"] is True
+    assert "| int8, forced |" in capsys.readouterr().out
+
+
+def spoil_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.calibration import observe
+
+    def too_large(network: UNet, tiles: Any) -> Any:
+        return observe(network, (tile * 1000 for tile in tiles))
+
+    monkeypatch.setattr("training.variants.observe", too_large)
+
+
+def test_data_that_lies_elsewhere_is_named(spots: Path, tmp_path: Path) -> None:
+    path = moved(spots, tmp_path)
+    found = export_scored(path, "fp32", spots / "data")
+    assert [entry.manifest.precision for entry in found] == ["fp32"]
+    assert found[0].score[1] > 0.9
+
+
+def test_int8_without_its_data_is_refused_and_told_what_to_do(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.onnx"
+    assert main([str(moved(spots, tmp_path)), str(out), "--precision", "int8"]) == 1
+    assert "not found at /no/such/folder; say where it is with --data" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_float_without_its_data_is_written_and_said_to_be_unscored(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.onnx"
+    assert main([str(moved(spots, tmp_path)), str(out), "--precision", "fp32"]) == 0
+    assert Runtime(out, "cpu").manifest.scores is None
+    assert "was not scored. The data of untrained is not found" in capsys.readouterr().err
+
+
+def test_other_data_is_refused(spots: Path, tmp_path: Path) -> None:
+    write_spots(tmp_path / "other", count=4)
+    with pytest.raises(DatasetError, match="is not the data that untrained was trained on"):
+        export_scored(spots / "best.pt", "fp32", tmp_path / "other")
+
+
+def test_the_table_has_a_line_for_each_precision_and_writes_no_file(
+    spots: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = set(spots.iterdir())
+    assert main([str(spots / "best.pt"), "--table"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["fp32", "fp16", "int8"]
+    assert set(spots.iterdir()) == before
+
+
+def test_variants_have_one_score_and_hardly_differ_in_it(spots: Path) -> None:
+    fp32, fp16 = variants_of(spots / "best.pt", ("fp32", "fp16"))
+    assert (fp32.score[0], fp16.score[0]) == ("ap50", "ap50")
+    assert fp16.score[1] == pytest.approx(fp32.score[1], abs=0.01)
+    assert min(fp32.seconds, fp16.seconds) > 0
+
+
+def test_a_network_that_saw_every_image_keeps_its_threshold_and_has_no_scores(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_network(tmp_path / "best.pt", bright_is_object(), write_spots(tmp_path / "data"))
+    state = checkpoint.load(path)
+    manifest = Manifest.model_validate_json(state["manifest"])
+    training = manifest.training.model_copy(update={"validation_images": ()})
+    manifest = manifest.model_copy(update={"training": training})
+    checkpoint.save(path, state | {"manifest": manifest.model_dump_json()})
+    out = tmp_path / "out.onnx"
+    assert main([str(path), str(out), "--precision", "fp16"]) == 0
+    found = Runtime(out, "cpu").manifest
+    assert found.decision_threshold == 0.35
+    assert found.scores is not None
+    assert (found.scores.images, set(found.scores.values)) == ((), {"gate"})
+    assert "trained on every image" in capsys.readouterr().out
+
+
+def moved(spots: Path, folder: Path) -> Path:
+    """Copy the run's checkpoint, with a place for its data where nothing is."""
+    state = checkpoint.load(spots / "best.pt")
+    source = state["source"] | {"data": "/no/such/folder"}
+    checkpoint.save(folder / "best.pt", state | {"source": source})
+    return folder / "best.pt"
 
 
 def test_the_command_says_in_one_line_what_is_wrong(
@@ -236,9 +282,19 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert capsys.readouterr().err == f"There is no checkpoint {tmp_path}/none.pt.\n"
 
 
-def test_the_command_refuses_a_precision_that_it_does_not_store(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", [["best.pt"], ["best.pt", "out.onnx", "--table"]])
+def test_the_command_writes_a_file_or_a_table(
+    words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main([str(tmp_path / "best.pt"), str(tmp_path / "out.onnx"), "--precision", "int8"])
-    assert "invalid choice: 'int8'" in capsys.readouterr().err
+        main(words)
+    assert "name either OUT.onnx or --table" in capsys.readouterr().err
+
+
+def test_the_network_of_a_checkpoint_is_that_which_was_saved(tmp_path: Path) -> None:
+    network = drawn(SMALL)
+    found = load(save_network(tmp_path / "best.pt", network)).network
+    assert not found.training
+    assert all(
+        torch.equal(found.state_dict()[name], it) for name, it in network.state_dict().items()
+    )

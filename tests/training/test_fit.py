@@ -31,7 +31,7 @@ from training.fit import (
     train,
 )
 from training.labels import objects_of
-from training.loop import RunFolder
+from training.folder import RunFolder
 from training.settings import FitSettings
 
 ISBI = Path(__file__).parents[3] / "shared" / "data" / "isbi2012"

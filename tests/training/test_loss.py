@@ -65,3 +65,35 @@ def test_extreme_logits_give_a_finite_loss() -> None:
         logits, torch.ones(1, 1, 1, dtype=torch.int64), torch.ones(1, 1, 1)
     )
     assert float(loss) == pytest.approx(2e4)
+
+
+def test_a_tile_without_any_weight_has_no_loss_and_no_gradient() -> None:
+    """As one has that lies where nothing was annotated."""
+    logits, labels, weights = draw()
+    logits.requires_grad_()
+    loss = weighted_cross_entropy(logits, labels, weights * 0)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_the_losses_of_the_parts_of_a_batch_add_up_to_that_of_the_batch() -> None:
+    logits, labels, weights = draw()
+    parts = [
+        weighted_cross_entropy(logits[tile], labels[tile], weights[tile], weights.sum())
+        for tile in (slice(0, 1), slice(1, 2))
+    ]
+    whole = float(weighted_cross_entropy(logits, labels, weights))
+    assert float(parts[0] + parts[1]) == pytest.approx(whole, 1e-6)
+    assert parts[0] != parts[1]
+
+
+def test_the_gradients_of_the_parts_add_up_too() -> None:
+    logits, labels, weights = draw()
+    logits.requires_grad_()
+    (whole,) = torch.autograd.grad(weighted_cross_entropy(logits, labels, weights), logits)
+    total = weights.sum()
+    first = weighted_cross_entropy(logits[:1], labels[:1], weights[:1], total)
+    (part,) = torch.autograd.grad(first, logits)
+    np.testing.assert_allclose(part[:1], whole[:1], rtol=1e-5, atol=1e-9)

@@ -1,155 +1,317 @@
 """The report: one page that needs no other file, and shows what the model does."""
 
-import base64
-import io
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
-from model.architecture import Architecture
-from model.artefact import pack
-from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE, segment
-from model.tiling import tile_edges
-from tests.training.conftest import BLOBS, Run, make_manifest
-from training.dataset import AnnotatedImage, read_dataset
-from training.evaluate import evaluate
-from training.loop import RunFolder
-from training.report import write_report
+from model.instances import InstanceRule
+from tests.training.shown import Oracle, describe, image, images, page_of, pictures, tissue
+from tests.training.small import make_plan
+from training.dataset import AnnotatedImage
+from training.evaluate import evaluate, examine
+from training.labels import objects_of
+from training.metrics.evaluation import Evaluation
+from training.metrics.table import SECTIONS
+from training.report import painting
+from training.report.examples import choose, look
+from training.report.hints import HINTS, hint, lower_is_better
+from training.report.record import plan_table
+from training.report.scores import worst_first
 
-RED, BLUE = (0xC1, 0x27, 0x2D), (0x00, 0x72, 0xB2)
+VOID = {"meta", "input", "br"}
+
+
+@dataclass
+class Elements(HTMLParser):
+    """The elements of a page, which must be closed in the order in which they were opened."""
+
+    found: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    opened: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
+def elements(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Elements()
+    parser.feed(page)
+    parser.close()
+    assert parser.opened == []
+    return parser.found
 
 
 @pytest.fixture(scope="module")
-def runtime(run: Run) -> Runtime:
-    return Runtime(run.folder / "model.onnx", "cpu")
+def shown() -> list[AnnotatedImage]:
+    return images(12)
 
 
 @pytest.fixture(scope="module")
-def images() -> tuple[AnnotatedImage, ...]:
-    return read_dataset(BLOBS).images
+def evaluation(shown: list[AnnotatedImage]) -> Evaluation:
+    return evaluate(Oracle(), shown)
 
 
-def page_of(
-    folder: Path, runtime: Runtime, images: tuple[AnnotatedImage, ...], log: Any = ()
+@pytest.fixture(scope="module")
+def page(
+    tmp_path_factory: pytest.TempPathFactory, shown: list[AnnotatedImage], evaluation: Evaluation
 ) -> str:
-    written = RunFolder(folder)
-    write_report(written, runtime, images, evaluate(runtime, images), log)
-    return written.report.read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def page(run: Run) -> str:
-    return (run.folder / "report.html").read_text(encoding="utf-8")
-
-
-def pictures(page: str) -> list[NDArray[np.uint8]]:
-    return [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-        for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    ]
+    return page_of(tmp_path_factory.mktemp("run"), Oracle(), shown, evaluation)
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
-    without_pictures = re.sub(r'src="data:[^"]+"', "", page)
-    assert not re.search(r"https?:|//|src=|href=|url\(|@import|<script", without_pictures)
+    found = elements(page)
+    assert not {tag for tag, _ in found} & {"script", "link", "iframe", "img", "object"}
+    links = [attrs[name] or "" for _, attrs in found for name in ("href", "src") if name in attrs]
+    assert links
+    assert all(link.startswith(("#", "data:image/")) for link in links)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
 
 
-def test_the_scores_are_those_of_the_manifest(page: str, runtime: Runtime) -> None:
-    scores = runtime.manifest.scores
-    assert scores is not None
-    assert f"<td>V_rand</td><td>{scores.values['v_rand']:.6f}</td>" in page
-    assert f"<td>IoU object</td><td>{scores.values['iou'][1]:.6f}</td>" in page
+def test_every_reference_inside_the_page_leads_somewhere(page: str) -> None:
+    found = elements(page)
+    anchors = [attrs["id"] for _, attrs in found if "id" in attrs]
+    assert len(set(anchors)) == len(anchors)
+    inner = {attrs["href"] for _, attrs in found if str(attrs.get("href")).startswith("#")}
+    assert inner <= {f"#{anchor}" for anchor in anchors}
 
 
-def test_the_threshold_stands_with_the_scores(page: str, runtime: Runtime) -> None:
-    assert f"at the decision threshold {runtime.manifest.decision_threshold}" in page
+def test_the_main_score_stands_first_with_its_interval(page: str, evaluation: Evaluation) -> None:
+    score = evaluation.scores["ap50"]
+    assert f"<strong>{score.value:.3f}</strong> <span>{score.low:.3f} – {score.high:.3f}" in page
+    assert page.index("<strong>") < page.index("<table")
 
 
-def test_the_file_that_was_scored_is_named_by_its_digest(page: str, runtime: Runtime) -> None:
-    assert runtime.artefact.sha256 in page
+def test_the_table_has_every_score_with_its_interval(page: str, evaluation: Evaluation) -> None:
+    for name, score in evaluation.scores.items():
+        digits = {"warping_error": 6, "hausdorff_95": 2}.get(name, 4)
+        value, low, high = (f"{part:.{digits}f}" for part in (score.value, score.low, score.high))
+        assert f"<td>{value}</td><td>{low} – {high}</td>" in page, name
 
 
-def test_losses_rates_and_scores_are_drawn_over_the_steps(page: str) -> None:
-    labels = re.findall(r'aria-label="([^"]+)"', page)
-    assert labels == ["loss", "v_rand", "v_info", "learning_rate"]
-    assert len(re.findall(r"<polyline points=\"\d", page)) == 4
+def test_scores_of_objects_stand_before_those_of_pixels(page: str) -> None:
+    sections = re.findall(r'scope="rowgroup">([^<]+)<', page)
+    assert sections[0] == "Objects"
+    assert {section.lower() for section in sections} == set(SECTIONS)
 
 
-def test_a_curve_without_a_point_is_left_out(
-    tmp_path: Path, runtime: Runtime, images: tuple[AnnotatedImage, ...]
+def test_every_score_has_a_hint() -> None:
+    names = {name for section in SECTIONS.values() for name in section}
+    assert names == set(HINTS)
+    assert hint("iou_3") == HINTS["iou"]
+    assert hint("hausdorff_95_1") == HINTS["hausdorff_95"]
+
+
+def test_errors_are_told_from_scores() -> None:
+    assert lower_is_better("hausdorff_95")
+    assert lower_is_better("pixel_error")
+    assert not lower_is_better("iou_1")
+
+
+def test_of_one_image_no_interval_is_shown(tmp_path: Path) -> None:
+    page = page_of(tmp_path, Oracle(), images(1))
+    assert "One image tells nothing" in page
+    assert "nan" not in page
+    assert "the only one" in page
+
+
+def test_the_page_owns_up_to_what_was_chosen_on_the_images_that_it_scores(
+    tmp_path: Path, page: str
 ) -> None:
-    assert "<svg" not in page_of(tmp_path, runtime, images[:1])
+    assert "at a threshold of 0.5. It was chosen on these very images." in page
+    model = Oracle(describe().model_copy(update={"instances": InstanceRule()}))
+    again = page_of(tmp_path, model, images(1))
+    assert "It and the rule that tells objects apart were chosen on these very images." in again
+    several = page_of(tmp_path, Oracle(describe("semantic", 3)), [tissue(0)])
+    assert "chosen on these" not in several
 
 
-def test_every_validation_image_has_four_pictures_of_its_size(page: str) -> None:
-    assert [picture.shape for picture in pictures(page)] == [(256, 256, 3)] * 4
+def test_the_plan_stands_with_its_reasons(page: str) -> None:
+    plan = make_plan(reasons={"batch": "small", "ridges": "some touch"})
+    lines = plan_table(plan)
+    assert "<td>tiles a step</td><td>2 </td><td>small</td>" in lines
+    assert "<td>yes </td><td>some touch</td>" in lines
+    assert plan_table(make_plan()) in page
 
 
-def test_the_error_is_red_where_foreground_is_missed_and_blue_where_there_is_none(
-    page: str, runtime: Runtime, images: tuple[AnnotatedImage, ...]
+def test_the_file_is_named_by_its_digest_and_the_command_that_made_it(page: str) -> None:
+    assert Oracle().artefact.sha256 in page
+    assert "<pre>none</pre>" in page
+
+
+def test_words_of_others_are_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    manifest = describe(licence=evil, data=evil, citation=evil, command=evil)
+    classes = tuple(entry.model_copy(update={"name": evil}) for entry in manifest.classes)
+    model = Oracle(manifest.model_copy(update={"classes": classes}))
+    page = page_of(tmp_path, model, [replace(entry, name=f"{evil}") for entry in images(1)])
+    assert "script" not in {tag for tag, _ in elements(page)}
+    assert page.count("&lt;script&gt;") > 5
+
+
+def test_the_worst_images_come_first_then_the_median_and_the_best(
+    page: str, evaluation: Evaluation
 ) -> None:
-    error = pictures(page)[3]
-    labels = segment(
-        images[2].image, runtime, tile_edges(runtime.manifest.geometry, DEFAULT_TILE_EDGE)
+    values = {name: scores["ap50"] for name, scores in evaluation.by_image.items()}
+    order = sorted(values, key=lambda name: values[name])
+    assert len(set(values.values())) > 8
+    found = re.findall(r'<figcaption><b>([^<]+)</b> <span class="pill">([^<]+)<', page)
+    assert [values[name] for name, _ in found[:8]] == [values[name] for name in order[:8]]
+    assert found[0][1] == "worst, 1 of 12"
+    assert ("best, 12 of 12") in dict(found).values()
+    assert any("median" in why for _, why in found)
+    assert len(found) == 9
+
+
+def test_few_images_are_all_shown_once(evaluation: Evaluation) -> None:
+    few = evaluation.only(evaluation.images[:4])
+    assert list(choose(few)) == worst_first(few)
+
+
+def test_images_without_a_score_come_last(evaluation: Evaluation) -> None:
+    empty = np.zeros((96, 96), np.int32)
+    dark = np.zeros((1, 96, 96), np.uint8)
+    blank = AnnotatedImage("blank", dark, empty.astype(np.uint8), empty)
+    both = replace(
+        evaluation,
+        images=("blank", *evaluation.images),
+        tallies=(examine(Oracle(), unlit(blank), "none")[1], *evaluation.tallies),
     )
-    missed, invented = (labels < images[2].semantic), (labels > images[2].semantic)
-    assert (missed | invented).any()
-    np.testing.assert_array_equal((error == RED).all(axis=2), missed)
-    np.testing.assert_array_equal((error == BLUE).all(axis=2), invented)
+    assert np.isnan(both.by_image["blank"]["ap50"])
+    assert worst_first(both)[-1] == "blank"
+    assert "best" not in choose(both).get("blank", "")
 
 
-def test_labels_are_drawn_in_the_colours_of_the_manifest(
-    page: str, images: tuple[AnnotatedImage, ...]
+def unlit(entry: AnnotatedImage) -> AnnotatedImage:
+    """Give an image that is ignored whole: what is found in it does not count."""
+    return replace(entry, ignored=np.ones(entry.semantic.shape, bool))
+
+
+def test_no_image_is_read_or_segmented_that_is_not_shown(
+    tmp_path: Path, shown: list[AnnotatedImage], evaluation: Evaluation
 ) -> None:
-    label = pictures(page)[1]
-    assert np.unique(label[images[2].semantic == 1], axis=0).tolist() == [[0xE6, 0x9F, 0x00]]
-    assert not label[images[2].semantic == 0].any()
+    class Counted(Sequence[AnnotatedImage]):
+        def __init__(self) -> None:
+            self.read: list[int] = []
+
+        def __len__(self) -> int:
+            return len(shown)
+
+        def __getitem__(self, index: Any) -> Any:
+            self.read.append(index)
+            return shown[index]
+
+    model, counted = Oracle(), Counted()
+    page_of(tmp_path, model, counted, evaluation)
+    names = [shown[index].name for index in counted.read]
+    assert names == list(choose(evaluation))
+    assert len(model.runs) == len(names) < len(shown)
 
 
-def test_the_worst_image_comes_first(
-    tmp_path: Path, runtime: Runtime, images: tuple[AnnotatedImage, ...]
+def test_the_bytes_of_an_image_stand_once_beside_three_layers(
+    page: str, evaluation: Evaluation
 ) -> None:
-    page = page_of(tmp_path, runtime, images)
-    errors = [float(error) for error in re.findall(r"pixel error ([\d.]+)</figcaption>", page)]
-    assert len(errors) == 3
-    assert errors == sorted(errors, reverse=True)
+    count = len(choose(evaluation))
+    assert len(pictures(page, "jpeg")) == count
+    assert len(pictures(page, "png")) == 3 * count
+    assert page.count("<use href=") == 3 * count
 
 
-def test_words_of_others_are_escaped(
-    tmp_path: Path, run: Run, runtime: Runtime, images: tuple[AnnotatedImage, ...]
-) -> None:
-    manifest = runtime.manifest
-    record = manifest.training.model_copy(update={"licence": "<script>alert(1)</script>"})
-    graph = (run.folder / "model.onnx").read_bytes()[: manifest.graph_bytes]
-    path = tmp_path / "model.onnx"
-    path.write_bytes(pack(graph, manifest.model_copy(update={"training": record})))
-    page = page_of(tmp_path, Runtime(path, "cpu"), images[:1])
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "<script" not in page
-
-
-@pytest.mark.parametrize("channels", [3, 5])
-def test_colour_is_shown_in_colour_and_more_channels_by_the_first(
-    tmp_path: Path, channels: int
-) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (channels, 40, 40), np.uint8)
-    semantic = np.zeros((40, 40), np.uint8)
-    semantic[10:20, 10:20] = 1
-    entry = AnnotatedImage("a", image, semantic, semantic.astype(np.int32))
-    manifest = make_manifest(Architecture(in_channels=channels, depth=1))
-    fake = SimpleNamespace(
-        manifest=manifest,
-        artefact=SimpleNamespace(sha256="0"),
-        run=lambda tiles: np.zeros((len(tiles), 2, tiles.shape[2] - 16, tiles.shape[3] - 16)),
+def test_a_prediction_shows_the_objects_that_were_scored(tmp_path: Path) -> None:
+    rule = InstanceRule(seed_threshold=0.7, smallest_area=60)
+    model = Oracle(describe().model_copy(update={"instances": rule}))
+    entry = image(3)
+    annotation, prediction, _ = pictures(page_of(tmp_path, model, [entry]), "png")
+    seen = look(model, entry, "none")
+    np.testing.assert_array_equal(annotation[..., 3] > 0, seen.annotated > 0)
+    np.testing.assert_array_equal(prediction[..., 3] > 0, seen.found > 0)
+    matched, apart = examine(model, entry, "none")[1].quotients["ap50"]
+    assert np.count_nonzero(seen.fates.found) + np.count_nonzero(seen.fates.annotated) == (
+        matched + apart
     )
-    shown = pictures(page_of(tmp_path, cast("Runtime", fake), (entry,)))[0]
-    samples = np.moveaxis(image, 0, 2)[:, :, : 3 if channels == 3 else 1]
-    agreement = np.corrcoef(shown.ravel(), np.broadcast_to(samples, shown.shape).ravel())
-    assert agreement[0, 1] > 0.99
+
+
+def test_what_is_ignored_is_neither_found_nor_wrong(tmp_path: Path) -> None:
+    entry = image(3)
+    ignored = np.zeros((96, 96), bool)
+    ignored[:48] = True
+    entry = replace(
+        entry,
+        ignored=ignored,
+        objects=np.where(ignored, 0, entry.objects),
+        semantic=np.where(ignored, 0, entry.semantic).astype(np.uint8),
+    )
+    page = page_of(tmp_path, Oracle(), [entry])
+    _, prediction, errors = pictures(page, "png")
+    half = prediction.shape[0] // 2
+    assert not prediction[:half, :, 3].any()
+    assert {tuple(colour) for colour in errors[:half][errors[:half, :, 3] > 0][:, :3]} == {
+        (0xDF, 0xE6, 0xEE)
+    }
+    assert "hatched: left out of all scores" in page
+
+
+def test_several_classes_are_shown_in_their_colours(tmp_path: Path) -> None:
+    manifest = describe("semantic", 3)
+    page = page_of(tmp_path, Oracle(manifest), [tissue(0), tissue(1)])
+    annotation = pictures(page, "png")[0]
+    assert {tuple(colour) for colour in annotation[annotation[..., 3] > 0][:, :3]} == {
+        (0xE6, 0x9F, 0x00),
+        (0x56, 0xB4, 0xE9),
+    }
+    assert painting.ERRORS["other class"] in page
+    assert painting.ERRORS["merged"] not in page
+    assert "<h2>IoU, mean of classes</h2>" in page
+
+
+def test_pixels_of_one_class_are_red_where_missed_and_blue_where_extra(tmp_path: Path) -> None:
+    manifest = describe("semantic").model_copy(update={"decision_threshold": 0.5})
+    entry = image(5)
+    page = page_of(tmp_path, Oracle(manifest), [entry])
+    errors = pictures(page, "png")[2]
+    seen = look(Oracle(manifest), entry, "none")
+    red = (errors[..., :3] == (0xFF, 0x4D, 0x5E)).all(axis=2)
+    assert red.any()
+    assert (seen.semantic[red] == 1).all()
+    assert (seen.labels[red] == 0).all()
+    assert "<h2>V_rand</h2>" in page
+
+
+def test_rotations_are_averaged_where_the_evaluation_averaged_them(tmp_path: Path) -> None:
+    model, shown = Oracle(), images(1)
+    evaluation = evaluate(model, shown, "rotations")
+    model.runs.clear()
+    page = page_of(tmp_path, model, shown, evaluation)
+    assert len(model.runs) == 8
+    assert "averaged over rotations and mirrors" in page
+
+
+def test_ten_large_and_noisy_images_leave_the_page_below_6_megabytes(
+    tmp_path: Path, evaluation: Evaluation
+) -> None:
+    entry = image(0)
+    semantic, pixels = (np.tile(array, (7, 7)) for array in (entry.semantic, entry.image[0]))
+    noisy = np.clip(pixels + np.random.default_rng(0).normal(0, 60, pixels.shape), 0, 255)
+    large = AnnotatedImage(
+        "large", noisy[np.newaxis].astype(np.uint8), semantic, objects_of(semantic)
+    )
+    page = page_of(tmp_path, Oracle(), [large] * len(evaluation.images), evaluation)
+    assert len(pictures(page, "jpeg")) == len(choose(evaluation))
+    assert 1e6 < len(page) < 6e6

@@ -1,28 +1,27 @@
-"""Scores against scikit-image, against naive counting, and by their properties."""
+"""V_rand and V_info against scikit-image, against naive counting, and by their properties."""
 
-import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 from skimage import metrics
 
 from model.errors import DatasetError
-from training.metrics import (
+from tests.training.drawn import SMALL_IDS, Ids, blocks, with_borders
+from training.metrics.partition import (
     THRESHOLDS,
     Contingency,
-    Scores,
-    intersection_over_union,
-    pixel_error,
-    score_label_maps,
+    best_on,
+    partition_quotients,
+    spread,
     sweep_thresholds,
     thin_borders,
+    threshold_curve,
 )
-
-Ids = NDArray[np.integer[Any]]
 
 independent: Any = metrics  # scikit-image gives these functions no types
 
@@ -33,21 +32,6 @@ def rand_score(segments: Ids, reference: Ids) -> float:
 
 def information_score(segments: Ids, reference: Ids) -> float:
     return Contingency.of(segments, reference).v_info
-
-
-def blocks(seed: int, count: int, edge: int = 48) -> NDArray[np.int32]:
-    """Gives (edge, edge) ids 1 … count of the cells around random points."""
-    points = np.random.default_rng(seed).uniform(0, edge, (count, 2))
-    rows, columns = np.mgrid[:edge, :edge]
-    distance = np.hypot(rows[..., None] - points[:, 0], columns[..., None] - points[:, 1])
-    ids: NDArray[np.int32] = distance.argmin(axis=-1).astype(np.int32) + 1
-    return ids
-
-
-def with_borders(ids: Ids) -> NDArray[np.int32]:
-    """Sets the pixels that have another id within one pixel to 0."""
-    same = ndimage.maximum_filter(ids, 3) == ndimage.minimum_filter(ids, 3)
-    return np.where(same, ids, 0).astype(np.int32)
 
 
 @pytest.fixture(params=range(4))
@@ -147,6 +131,27 @@ class TestPartitionScores:
             score(np.ones((4, 4)), np.ones((4, 4), int))
 
 
+@given(SMALL_IDS, SMALL_IDS)
+def test_scores_lie_between_nothing_and_one(segments: Ids, reference: Ids) -> None:
+    for score in (rand_score(segments, reference), information_score(segments, reference)):
+        assert math.isnan(score) if not reference.any() else 0 <= score <= 1 + 1e-12
+
+
+def test_an_image_without_objects_adds_nothing_to_the_means() -> None:
+    found = partition_quotients(blocks(0, 4), np.zeros((48, 48), np.int32))
+    assert found == {"v_rand": (0.0, 0.0), "v_info": (0.0, 0.0)}
+
+
+def test_an_image_adds_its_own_scores_to_the_means(pair: tuple[Ids, Ids]) -> None:
+    expected = {"v_rand": (rand_score(*pair), 1.0), "v_info": (information_score(*pair), 1.0)}
+    assert partition_quotients(*pair) == expected
+
+
+def test_spreading_keeps_objects_that_touch_apart() -> None:
+    ids = np.array([[0, 3, 7, 0]], np.int32)
+    assert spread(ids).tolist() == [[3, 3, 7, 7]]
+
+
 def test_one_segment_for_two_equal_halves_has_v_rand_two_thirds_and_v_info_zero() -> None:
     reference = np.repeat([[1, 2]], 6, axis=0)
     merged = np.ones_like(reference)
@@ -197,32 +202,6 @@ def test_a_mask_that_is_not_bool_is_refused() -> None:
         thin_borders(np.ones((2, 2), np.int64))
 
 
-def test_pixel_error_is_the_share_of_pixels_that_differ() -> None:
-    labels = np.array([[0, 1, 1, 0]])
-    assert pixel_error(labels, np.array([[0, 1, 0, 0]])) == 0.25
-
-
-def test_intersection_over_union_agrees_with_counting_by_class() -> None:
-    rng = np.random.default_rng(0)
-    labels, reference = rng.integers(0, 3, (2, 20, 30))
-    expected = [
-        ((labels == c) & (reference == c)).sum() / ((labels == c) | (reference == c)).sum()
-        for c in range(3)
-    ]
-    assert intersection_over_union(labels, reference, 3) == pytest.approx(expected)
-
-
-def test_a_class_that_neither_side_holds_has_no_intersection_over_union() -> None:
-    scores = intersection_over_union(np.zeros((2, 2), int), np.zeros((2, 2), int), 2)
-    assert scores[0] == 1.0
-    assert math.isnan(scores[1])
-
-
-def test_a_class_out_of_range_is_refused() -> None:
-    with pytest.raises(DatasetError, match="reference hold class 2, but the 2 classes end at 1"):
-        intersection_over_union(np.zeros((2, 2), int), np.full((2, 2), 2), 2)
-
-
 def ramp(border: float) -> tuple[NDArray[np.float32], Ids]:
     """Gives two cells of probability 0.9 whose border has the given probability."""
     probabilities = np.full((20, 21), 0.9, np.float32)
@@ -260,56 +239,68 @@ def test_a_sweep_over_images_without_objects_is_refused() -> None:
         sweep_thresholds([np.ones((4, 4), np.float32)], [np.zeros((4, 4), int)])
 
 
-def test_unequal_numbers_of_arrays_are_refused_by_their_counts() -> None:
-    with pytest.raises(DatasetError, match="1 probabilities, 0 references"):
+def test_an_image_without_a_reference_is_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
         sweep_thresholds([np.ones((4, 4), np.float32)], [])
+
+
+def test_a_sweep_over_no_image_is_refused() -> None:
+    with pytest.raises(DatasetError, match="an image with an annotated object"):
+        sweep_thresholds([], [])
+
+
+def test_a_sweep_over_no_threshold_is_refused() -> None:
+    probabilities, reference = ramp(0.5)
+    with pytest.raises(DatasetError, match="a threshold needs a candidate"):
+        sweep_thresholds([probabilities], [reference], thresholds=())
+
+
+def test_a_sweep_looks_at_each_image_once() -> None:
+    probabilities, reference = ramp(0.82)
+    maps = (probabilities for _ in range(2))
+    assert sweep_thresholds(maps, [reference, reference]).threshold == 0.85
+
+
+def test_an_image_without_objects_is_left_out_of_the_means_of_a_sweep() -> None:
+    probabilities, reference = ramp(0.82)
+    pair = [probabilities, probabilities], [reference, np.zeros_like(reference)]
+    assert sweep_thresholds(*pair) == sweep_thresholds([probabilities], [reference])
+
+
+def test_the_best_threshold_is_found_anew_for_each_choice_of_images() -> None:
+    (first, reference), (second, _) = ramp(0.22), ramp(0.72)
+    curves = [threshold_curve(values, reference, (0.3, 0.5, 0.75)) for values in (first, second)]
+    weights = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    best = best_on(curves, weights, (0.3, 0.5, 0.75))
+    assert best["best_threshold"].tolist() == [0.5, 0.75, 0.75]
+    assert best["v_rand_best"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_of_a_choice_without_objects_there_is_no_best_v_rand() -> None:
+    probabilities, reference = ramp(0.5)
+    curves = [threshold_curve(probabilities, np.zeros_like(reference), (0.5,))]
+    assert math.isnan(best_on(curves, thresholds=(0.5,))["v_rand_best"][0])
+
+
+def test_nothing_is_interior_where_the_annotation_is_to_be_ignored() -> None:
+    """The two cells are one at this threshold; without the bridge between them they are two."""
+    probabilities, reference = ramp(0.82)
+    bridge = np.zeros(reference.shape, bool)
+    bridge[:, 10] = True
+    joined, parted = (
+        threshold_curve(probabilities, reference, (0.5,), ignored)[0]["v_rand"][0]
+        for ignored in (None, bridge)
+    )
+    assert joined == pytest.approx(2 / 3)
+    assert parted == 1.0
+
+
+def test_probabilities_of_wrong_rank_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"probabilities must be \(H, W\), got \(1, 4, 4\)"):
+        threshold_curve(np.ones((1, 4, 4), np.float32), np.ones((4, 4), int))
 
 
 def test_a_pixel_at_the_threshold_is_interior() -> None:
     probabilities, reference = ramp(0.5)
     best = sweep_thresholds([probabilities], [reference], thresholds=(0.5,))
     assert best.v_rand == pytest.approx(2 / 3)
-
-
-def test_the_scores_of_a_label_map_are_those_of_its_thinned_segments() -> None:
-    rng = np.random.default_rng(0)
-    reference = with_borders(blocks(0, 6))
-    semantic = (reference > 0).astype(int)
-    labels = (ndimage.gaussian_filter(semantic + rng.normal(0, 1, semantic.shape), 1) > 0.6) + 0
-    scores = score_label_maps([labels], [reference], [semantic], 2)
-    segments = thin_borders(labels == 1)
-    assert scores.v_rand == rand_score(segments, reference) < 1.0
-    assert scores.v_info == information_score(segments, reference) < 1.0
-    assert scores.pixel_error == pixel_error(labels, semantic) > 0.0
-    assert scores.iou == intersection_over_union(labels, semantic, 2)
-
-
-def test_touching_objects_of_different_classes_are_told_apart() -> None:
-    semantic = np.repeat([[1, 1, 2, 2]], 4, axis=0)
-    assert score_label_maps([semantic], [semantic], [semantic], 3).v_rand == 1.0
-
-
-def test_label_maps_with_a_class_out_of_range_are_refused() -> None:
-    ones = np.ones((4, 4), int)
-    with pytest.raises(DatasetError, match="labels hold class 2, but the 2 classes end at 1"):
-        score_label_maps([ones * 2], [ones], [ones], 2)
-
-
-def test_an_image_without_objects_is_left_out_of_the_means_of_partition_scores() -> None:
-    reference = with_borders(blocks(0, 6))
-    empty = np.zeros_like(reference)
-    semantic = (reference > 0).astype(int)
-    scores = score_label_maps([semantic, empty], [reference, empty], [semantic, empty], 2)
-    assert scores == Scores(1.0, 1.0, 0.0, (1.0, 1.0), 2)
-
-
-def test_scores_without_a_value_become_null_in_json() -> None:
-    empty = np.zeros((4, 4), np.int32)
-    scores = score_label_maps([empty], [empty], [empty], 2)
-    assert json.loads(json.dumps(scores.as_dict(), allow_nan=False)) == {
-        "v_rand": None,
-        "v_info": None,
-        "pixel_error": 0.0,
-        "iou": [1.0, None],
-        "images": 1,
-    }
