@@ -12,6 +12,7 @@ DOCUMENTS = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/samples/README.md",
+    "docs/train-your-own.md",
     *(str(path.relative_to(ROOT)) for path in ROOT.glob("model/pretrained/*.md")),
 ]
 ROOMS = "model|service|training|tests|docs|docker|benchmarks"

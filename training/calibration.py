@@ -18,7 +18,7 @@ from training.dataset import AnnotatedImage
 TILES = 32
 """Tiles to calibrate on."""
 TILE_EDGE = 572
-"""Largest input edge of such a tile, in px."""
+"""Figure 1's input edge, in px; at other depths, the next smaller one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ Calibration = dict[str, Statistics]
 """Of every convolution, by the name that its module has in the network."""
 
 
+def tile_edge(manifest: Manifest) -> int:
+    """Give the input edge of the tiles that a network is calibrated and timed on, in px."""
+    return manifest.geometry.edge_at_most(max(TILE_EDGE, manifest.geometry.smallest_edge))
+
+
 def draw_tiles(
     images: Sequence[AnnotatedImage], manifest: Manifest, count: int = TILES
 ) -> Iterator[NDArray[np.float32]]:
@@ -48,7 +53,7 @@ def draw_tiles(
         (1, C, h, w) tiles, scaled as the service scales them.
     """
     random = np.random.default_rng(0)
-    edge = manifest.geometry.edge_at_most(max(TILE_EDGE, manifest.geometry.smallest_edge))
+    edge = tile_edge(manifest)
     chosen, counts = np.unique(
         np.linspace(0, len(images) - 1, count).round().astype(int), return_counts=True
     )

@@ -1,20 +1,17 @@
 """The end of a run: the best checkpoint becomes an artefact with its threshold, rule and scores."""
 
 import shlex
-from collections.abc import Sequence
 
-from model.artefact import Artefact, Manifest, ScoreRecord, pack
-from model.instances import InstanceRule
+from model.artefact import Artefact, Manifest, pack
 from model.runtime import Runtime
-from training.dataset import AnnotatedImage
-from training.evaluate import Evaluation, evaluate, table
+from training.evaluate import table
 from training.export import export
 from training.folder import RunFolder
 from training.loop import Progress
 from training.preparation import Prepared
 from training.report import write_report
+from training.scoring import settle_and_score
 from training.settings import FitSettings
-from training.validation import MOST_SETTLING, settle, spread_over
 
 
 def finish(
@@ -29,28 +26,13 @@ def finish(
         folder.model.write_bytes(pack(graph, with_scores_of(draft, prepared.settled)))
         print(f"\n{folder.model} is trained on every image; its scores are those of the run before")
     else:
-        evaluation = settle_and_score(folder, graph, draft, prepared.validation)
+        evaluation = settle_and_score(folder.model, graph, draft, prepared.validation)
         runtime = Runtime(folder.model)
         write_report(folder, runtime, prepared.validation, evaluation, prepared.plan, progress.log)
         print(f"\n{folder.model} on {len(prepared.validation)} validation images, as it is served:")
         print(table(evaluation, [entry.name for entry in draft.classes]))
         print(f"\nreport  {folder.report}")
     print(f"serve   UNET_SERVICE_MODEL_DIR={shlex.quote(str(folder.path))} python -m service")
-
-
-def settle_and_score(
-    folder: RunFolder, graph: bytes, draft: Manifest, validation: Sequence[AnnotatedImage]
-) -> Evaluation:
-    """Write threshold, rule and scores of the exported graph beside it."""
-    found = settle(Runtime(folder.model), spread_over(validation, MOST_SETTLING))
-    rule = None if found.rule is None else InstanceRule.model_validate(found.rule)
-    update = {"decision_threshold": found.threshold, "instances": rule}
-    manifest = draft.model_copy(update=update)
-    folder.model.write_bytes(pack(graph, manifest))
-    evaluation = evaluate(Runtime(folder.model), validation)
-    scores = ScoreRecord(images=evaluation.images, values=evaluation.as_dict())
-    folder.model.write_bytes(pack(graph, manifest.model_copy(update={"scores": scores})))
-    return evaluation
 
 
 def with_scores_of(manifest: Manifest, settled: Artefact) -> Manifest:

@@ -24,7 +24,7 @@ from model.errors import TrainingError
 from model.intensity import IntensityRule, IntensityScale, match_channels
 from training.dataset import AnnotatedImage
 from training.plan import Plan
-from training.weight_map import border_term
+from training.weight_map import border_term, class_weights
 
 IGNORED = -1
 LARGEST_ID = 1 << 24
@@ -93,17 +93,7 @@ def prepare(
             drafts.append(draft)
             counts += found
     mapped = np.memmap(folder / "arrays", np.uint8, "r")
-    return Store(tuple(draft.mapped(mapped) for draft in drafts), balance(counts))
-
-
-def balance(counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give class weights of pixel counts (K,): the square root of those that balance the classes.
-
-    w_c = √(N / (K · n_c)). Fully balanced, a rare foreground would outweigh the borders around it:
-    objects grow and merge. A class that never occurs gets 0.
-    """
-    weights = np.sqrt(counts.sum() / (len(counts) * np.maximum(counts, 1)))
-    return np.where(counts > 0, weights, 0).astype(np.float32)
+    return Store(tuple(draft.mapped(mapped) for draft in drafts), class_weights(counts))
 
 
 class _Place(NamedTuple):

@@ -49,7 +49,7 @@ def settle(model: Model, images: Sequence[AnnotatedImage]) -> Validation:
     if name == "ap50":
         found = [_foreground(model, entry) for entry in images]
         tuned = tune(*zip(*found, strict=True))
-        return Validation(name, tuned.score, tuned.threshold, tuned.rule.model_dump())
+        return Validation(name, tuned.average_precision, tuned.threshold, tuned.rule.model_dump())
     if name == "v_rand":
         best = sweep_thresholds(*zip(*(_foreground(model, entry) for entry in images), strict=True))
         return Validation(name, best.v_rand, best.threshold)

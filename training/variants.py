@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from model.artefact import Manifest, Precision, ScoreRecord, pack
+from model.artefact import Manifest, Precision, pack
 from model.errors import DatasetError
-from model.instances import InstanceRule
 from model.network import UNet
 from model.runtime import Runtime
-from training.calibration import TILE_EDGE, draw_tiles, observe
+from training.calibration import draw_tiles, observe, tile_edge
 from training.dataset import AnnotatedImage, read_dataset
 from training.evaluate import Evaluation, evaluate
 from training.graph import export_graph
 from training.quantisation import quantise
+from training.scoring import settle_and_score
 from training.split import split
-from training.validation import settle
 
 TURNS = 7
 """Times that a tile is run, of which the median counts."""
@@ -44,7 +43,7 @@ class Variant:
     score: tuple[str, float]
     """Name and value of the main score on the validation images."""
     seconds: float
-    """Time of one tile on all cores of this CPU, in s."""
+    """CPU time of one tile, over all threads, in s."""
 
     @property
     def data(self) -> bytes:
@@ -97,7 +96,7 @@ def compare(
         for path, precision in zip(paths, precisions, strict=True):
             graph = _graph(network, manifest, images, precision)
             draft = manifest.model_copy(update={"precision": precision})
-            scored.append((graph, *_settle_and_score(path, graph, draft, images.validation)))
+            scored.append((graph, *_score(path, graph, draft, images.validation)))
         seconds = _time_in_turns([Runtime(path, "cpu") for path in paths])
         return tuple(
             Variant(graph, finished, evaluation.main, duration)
@@ -107,9 +106,9 @@ def compare(
 
 def table(variants: Sequence[Variant]) -> str:
     """Lay variants out as a table in Markdown; the first one is the measure of speed."""
-    name = variants[0].score[0]
+    name, edge = variants[0].score[0], tile_edge(variants[0].manifest)
     rows = [
-        f"| precision | {name} | file, bytes | CPU, ms a tile | times as fast |",
+        f"| precision | {name} | file, bytes | CPU, ms a tile of {edge} px | times as fast |",
         "| --- | --- | --- | --- | --- |",
     ]
     for variant in variants:
@@ -132,36 +131,28 @@ def _graph(network: UNet, manifest: Manifest, images: Images, precision: Precisi
     return quantise(network, observe(network, draw_tiles(images.training, manifest)))
 
 
-def _settle_and_score(
+def _score(
     path: Path, graph: bytes, draft: Manifest, validation: Sequence[AnnotatedImage]
 ) -> tuple[Manifest, Evaluation]:
-    """Choose the threshold and rule of a graph on its own, if it has not seen the images.
-
-    What has seen them keeps what its checkpoint says, and has no scores that a file may carry.
-    """
+    """Score a graph; where its parameters have seen the images, the scores are not the file's."""
+    if draft.training.validation_images:
+        evaluation = settle_and_score(path, graph, draft, validation)
+        return Runtime(path, "cpu").manifest, evaluation
     path.write_bytes(pack(graph, draft))
-    if not draft.training.validation_images:
-        return draft, evaluate(Runtime(path, "cpu"), validation)
-    found = settle(Runtime(path, "cpu"), validation)
-    rule = None if found.rule is None else InstanceRule.model_validate(found.rule)
-    settled = draft.model_copy(update={"decision_threshold": found.threshold, "instances": rule})
-    path.write_bytes(pack(graph, settled))
-    evaluation = evaluate(Runtime(path, "cpu"), validation)
-    scores = ScoreRecord(images=evaluation.images, values=evaluation.as_dict())
-    return settled.model_copy(update={"scores": scores}), evaluation
+    return draft, evaluate(Runtime(path, "cpu"), validation)
 
 
 def _time_in_turns(runtimes: Sequence[Runtime]) -> list[float]:
-    """Time one tile, in turns, so that what else the machine does falls on all alike."""
+    """Count the CPU time of one tile, in turns, so that a busy machine treats all alike."""
     manifest = runtimes[0].manifest
-    edge = manifest.geometry.edge_at_most(max(TILE_EDGE, manifest.geometry.smallest_edge))
+    edge = tile_edge(manifest)
     shape = (1, manifest.architecture.in_channels, edge, edge)
     tile = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     seconds: list[list[float]] = [[] for _ in runtimes]
     for turn in range(1 + TURNS):
         for runtime, taken in zip(runtimes, seconds, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             runtime.run(tile)
             if turn > 0:  # the first run of a shape prepares memory for it
-                taken.append(time.perf_counter() - began)
+                taken.append(time.process_time() - began)
     return [statistics.median(taken) for taken in seconds]

@@ -9,14 +9,12 @@ Source: Ronneberger et al. 2015, eq. 2.
 """
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.errors import DatasetError
-from training.labels import IntArray, require_classes, require_ids, require_labels
+from training.labels import IntArray, require_ids
 
 BORDER_WEIGHT = 10.0
 """The paper's w0: the weight of a border of no width."""
@@ -28,31 +26,20 @@ _REACH_SIGMAS = 8.0
 """An object matters up to this many sigma away: beyond, its term is below exp(-32) · w0."""
 
 
-def class_weights(semantic_labels: Iterable[IntArray], num_classes: int) -> NDArray[np.float32]:
-    """Give the weights that make all classes count alike: w_c = N / (K · n_c).
+def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Give the weights of classes that occur so often: the square root of what balances them.
 
-    N is the number of pixels, n_c that of class c. The mean weight of all pixels is 1 where every
-    class occurs. A class that never occurs gets 0: no pixel of these labels carries its weight.
+    w_c = √(N / (K · n_c)), N pixels in all and n_c of class c. Fully balanced, a rare foreground
+    would outweigh the borders around it: objects grow and merge. A class that never occurs gets 0.
 
     Args:
-        semantic_labels: (H, W) integer classes below `num_classes`, one array for each image.
-        num_classes: Number of classes, K.
+        counts: (K,) pixels of each class.
 
     Returns:
         (K,) float32.
-
-    Raises:
-        ValueError: A label map is no (H, W) array of integers.
-        DatasetError: A class lies outside 0 … K - 1, or there is no pixel at all.
     """
-    counts = np.zeros(num_classes, np.int64)
-    for semantic in semantic_labels:
-        require_classes(num_classes, semantic=semantic)
-        counts += np.bincount(semantic.ravel(), minlength=num_classes)
-    if not counts.any():
-        raise DatasetError("class weights need labels with at least one pixel")
-    weights = counts.sum() / (num_classes * np.maximum(counts, 1))
-    return np.where(counts > 0, weights, 0.0).astype(np.float32)
+    weights = np.sqrt(counts.sum() / (len(counts) * np.maximum(counts, 1)))
+    return np.where(counts > 0, weights, 0).astype(np.float32)
 
 
 def border_term(
@@ -82,55 +69,6 @@ def border_term(
     nearest, second = _two_nearest(objects, reach=math.ceil(_REACH_SIGMAS * sigma))
     term = w0 * np.exp(-np.square(nearest + second) / (2.0 * sigma**2))
     return np.asarray(term, np.float32)
-
-
-def border_weights(
-    objects: IntArray, *, w0: float = BORDER_WEIGHT, sigma: float = BORDER_SIGMA
-) -> NDArray[np.float32]:
-    """Give the border term of the background: high where it is narrow between two objects.
-
-    Args, Raises and Source as `border_term`.
-
-    Returns:
-        (H, W) float32; 0 inside objects.
-    """
-    term = border_term(objects, w0=w0, sigma=sigma)
-    return np.where(objects == 0, term, np.float32(0))
-
-
-def weight_map(
-    semantic: IntArray,
-    objects: IntArray,
-    class_weights: NDArray[np.float32],
-    *,
-    w0: float = BORDER_WEIGHT,
-    sigma: float = BORDER_SIGMA,
-) -> NDArray[np.float32]:
-    """Give the weight of every pixel in the loss: the weight of its class and the border term.
-
-    Args:
-        semantic: (H, W) integer classes below K.
-        objects: (H, W) integer object ids, 0 for background.
-        class_weights: (K,) float32.
-        w0: Weight of a border of no width.
-        sigma: Fall-off in px.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        ValueError: An array has the wrong rank or type, their shapes differ, or sigma is not
-            positive.
-        DatasetError: A class lies outside 0 … K - 1, or an id is negative.
-
-    Source: Ronneberger et al. 2015, eq. 2.
-    """
-    if class_weights.ndim != 1:
-        raise ValueError(f"class_weights must be (K,), got {class_weights.shape}")
-    require_labels(semantic=semantic, objects=objects)
-    require_classes(len(class_weights), semantic=semantic)
-    balance = class_weights.astype(np.float32)[semantic]
-    return balance + border_weights(objects, w0=w0, sigma=sigma)
 
 
 def _two_nearest(objects: IntArray, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,11 @@
 """The whole path: a folder of annotated images in, one file that can be served out."""
 
 import json
-from dataclasses import replace
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +14,27 @@ import pytest
 import torch
 
 from model.architecture import Architecture
-from model.artefact import pack
-from model.errors import DatasetError, DeviceError
-from model.network import UNet
+from model.artefact import Manifest
+from model.errors import DeviceError
+from model.intensity import IntensityRule
 from model.runtime import Runtime
 from model.segmentation import segment
-from tests.training.conftest import BLOBS, Run, make_manifest
-from training import checkpoint, evaluate
-from training.dataset import AnnotatedImage, Dataset, read_dataset
-from training.fit import (
-    NetworkModel,
-    choose_device,
-    class_names,
-    describe,
-    draft_manifest,
-    finish,
-    fit,
-    main,
-    prepare,
-    train,
-)
-from training.labels import objects_of
+from tests.conftest import ROOT
+from tests.training.conftest import BLOBS, TINY, Run
+from tests.training.files import noise, write_pair
+from tests.training.small import results_of, same
+from training import checkpoint, evaluate, fit
+from training.dataset import digest, read_dataset
+from training.fit import choose_device, main
 from training.folder import RunFolder
-from training.settings import FitSettings
+from training.loop import Loop
+from training.plan import Plan
+from training.preparation import describe
+from training.split import split
 
-ISBI = Path(__file__).parents[3] / "shared" / "data" / "isbi2012"
-TINY: dict[str, Any] = {"depth": 1, "base_channels": 2, "tile_edge": 44}
-
-
-def classes(name: str = "a", count: int = 3) -> AnnotatedImage:
-    """Draw stripes of classes, each in several pieces."""
-    semantic = (np.indices((48, 60))[1] // 5 % count).astype(np.uint8)
-    return AnnotatedImage(name, semantic[None] * 60, semantic, objects_of(semantic))
-
-
-def striped(count: int = 3, images: int = 4) -> Dataset:
-    drawn = tuple(classes(f"t{number}", count) for number in range(images))
-    return Dataset(Path("stripes"), "semantic", count, drawn)
+TOUCHING = BLOBS.parent / "touching-cells"
+SHORT = ["--steps", "4", "--validate-every", "4"]
+SMALLEST = ["--depth", "1", "--base-channels", "2", "--tile-edge", "44", *SHORT]
 
 
 @pytest.fixture(scope="module")
@@ -54,240 +42,423 @@ def runtime(run: Run) -> Runtime:
     return Runtime(run.folder / "model.onnx", "cpu")
 
 
-def test_a_run_ends_well(run: Run) -> None:
-    assert run.status == 0
+@pytest.fixture
+def _without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End a run with its last step: exporting takes longer than training so little."""
+    monkeypatch.setattr(fit, "finish", lambda *_: None)
 
 
-def test_the_folder_of_a_run_holds_its_checkpoints_log_report_and_model(run: Run) -> None:
-    names = {path.name for path in run.folder.iterdir()}
-    assert names == {"last.pt", "best.pt", "log.jsonl", "report.html", "model.onnx"}
+def manifest_of(folder: Path) -> Manifest:
+    return Runtime(folder / "model.onnx", "cpu").manifest
 
 
-def test_the_log_has_the_losses_and_validations_of_every_step_asked_for(run: Run) -> None:
-    log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    assert [(entry["kind"], entry["step"]) for entry in log] == [
-        ("validation", 40),
-        ("training", 50),
-        ("training", 60),
-        ("validation", 60),
-    ]
+class TestARun:
+    def test_it_ends_well(self, run: Run) -> None:
+        assert run.status == 0
+
+    def test_its_folder_holds_what_is_documented(self, run: Run) -> None:
+        folder = RunFolder(run.folder)
+        files = {folder.last, folder.best, folder.log, folder.plan, folder.report, folder.model}
+        assert set(run.folder.iterdir()) == files | {folder.store}
+
+    def test_it_says_what_it_found_and_planned_before_it_trains(self, run: Run) -> None:
+        lines = run.printed.splitlines()
+        start = next(index for index, line in enumerate(lines) if line.startswith(f"{BLOBS}: 3"))
+        assert "3 images, 1 channel(s), 2 classes. The labels are instance labels" in lines[start]
+        assert lines[start + 1] == "training on 2, validating on 1: blobs-002 to blobs-002"
+        assert lines[start + 2].split() == ["tile_edge", "92", "asked", "for"]
+        assert "on cpu, 1 process(es)" in lines
+
+    def test_it_begins_with_what_the_doctor_finds(self, run: Run) -> None:
+        assert run.printed.startswith("note    blobs: ")
+
+    def test_its_bar_goes_to_the_last_step(self, run: Run) -> None:
+        assert "60/60" in run.progress
+        assert "loss=" in run.progress
+        assert "best ap50=" in run.progress
+
+    def test_its_log_has_the_losses_and_validations_of_every_step_asked_for(self, run: Run) -> None:
+        log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        assert [(entry["kind"], entry["step"]) for entry in log] == [
+            ("validation", 40),
+            ("training", 50),
+            ("training", 60),
+            ("validation", 60),
+        ]
+
+    def test_its_plan_is_in_a_file_with_a_reason_for_every_value(self, run: Run) -> None:
+        plan = Plan.model_validate_json((run.folder / "plan.json").read_text())
+        assert (plan.tile_edge, plan.batch, plan.steps) == (92, 2, 60)
+        assert plan.ridges
+        assert set(plan.reasons) == set(Plan.model_fields) - {"reasons"}
+        assert plan.model_dump(mode="json") == checkpoint.load(run.folder / "best.pt")["plan"]
+
+    def test_it_says_how_to_serve_its_model(self, run: Run) -> None:
+        command = f"UNET_SERVICE_MODEL_DIR='{run.folder}' python -m service"
+        assert run.printed.splitlines()[-1].endswith(command)
 
 
-def test_the_progress_bar_goes_to_the_last_step(run: Run) -> None:
-    assert "60/60" in run.progress
-    assert "loss=" in run.progress
+class TestItsModel:
+    def test_it_segments_an_image_of_another_size(self, runtime: Runtime) -> None:
+        labels = segment(np.zeros((1, 31, 77), np.uint8), runtime, [60, 92])
+        assert labels.shape == (31, 77)
+
+    def test_it_says_what_was_trained_on_and_what_was_not(self, runtime: Runtime) -> None:
+        record, dataset = runtime.manifest.training, read_dataset(BLOBS)
+        assert record.training_images == ("blobs-000", "blobs-001")
+        assert record.training_sha256 == (digest(dataset[0]), digest(dataset[1]))
+        assert record.validation_images == ("blobs-002",)
+        assert record.data_sha256 == dataset.sha256()
+        assert record.label_kind == "instance"
+
+    def test_it_has_the_network_that_was_asked_for(self, runtime: Runtime) -> None:
+        assert runtime.manifest.architecture == Architecture(1, 2, 2, 4)
+        assert runtime.manifest.name == "blobs-of-mine"
+        assert [entry.name for entry in runtime.manifest.classes] == ["background", "object"]
+
+    def test_it_has_the_intensity_rule_of_the_plan(self, run: Run, runtime: Runtime) -> None:
+        plan = Plan.model_validate_json((run.folder / "plan.json").read_text())
+        assert runtime.manifest.intensity == plan.intensity == IntensityRule()
+
+    def test_it_has_a_threshold_and_a_rule_that_tells_objects_apart(self, runtime: Runtime) -> None:
+        manifest = runtime.manifest
+        assert manifest.instances is not None
+        assert manifest.decision_threshold is not None
+        assert 0 < manifest.decision_threshold <= manifest.instances.seed_threshold < 1
+
+    def test_it_holds_no_path_of_this_machine(self, run: Run, runtime: Runtime) -> None:
+        text = runtime.manifest.model_dump_json()
+        assert str(run.folder.parent) not in text
+        assert str(BLOBS.parent) not in text
+
+    def test_its_scores_are_those_of_the_file_itself_to_the_last_digit(
+        self, run: Run, runtime: Runtime, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "scores.json"
+        evaluate.main([str(run.folder / "model.onnx"), str(BLOBS), "--json", str(file)])
+        scores = runtime.manifest.scores
+        assert scores is not None
+        assert scores.images == ("blobs-002",)
+        assert json.loads(file.read_text())["scores"] == scores.values
+
+    def test_it_was_made_by_the_parameters_of_the_best_validation(
+        self, run: Run, runtime: Runtime
+    ) -> None:
+        best = checkpoint.load(run.folder / "best.pt")["validation"]
+        assert runtime.manifest.training.steps == best["step"]
 
 
-def test_the_model_segments_an_image_of_another_size(runtime: Runtime) -> None:
-    labels = segment(np.zeros((1, 31, 77), np.uint8), runtime, [60, 92])
-    assert labels.shape == (31, 77)
+class TestResume:
+    def test_a_process_that_was_killed_and_resumed_is_to_the_last_bit_the_one_that_was_not(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        """A real SIGKILL in the middle of step 48; the last checkpoint is of step 40."""
+        folder = tmp_path / "Blobs of mine"
+        script = (
+            "import sys; from training import fit; from training.loop import Loop, Loop\n"
+            "finite = Loop._finite\n"
+            "def wait(loop, *arguments):\n"
+            "    if loop.progress.step == 47: print('now', flush=True); sys.stdin.read()\n"
+            "    return finite(loop, *arguments)\n"
+            "Loop._finite = wait\n"
+            "fit.main()\n"
+        )
+        command = [sys.executable, "-c", script, str(BLOBS), "--out", str(folder), *TINY]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(  # noqa: S603 (the words above)
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            assert process.stdout is not None
+            assert b"now\n" in process.stdout
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        assert checkpoint.load(folder / "last.pt")["progress"]["step"] == 40
+        assert main([str(BLOBS), "--out", str(folder), *TINY, "--resume"]) == 0
+        assert same(results_of(folder), results_of(run.folder))
+        one, other = (path / "model.onnx" for path in (folder, run.folder))
+        assert one.read_bytes() == other.read_bytes()
+
+    @pytest.mark.usefixtures("_without_a_model")
+    def test_a_signal_saves_and_says_how_to_go_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [str(BLOBS), "--out", str(tmp_path / "run"), *SMALLEST]
+        finite = Loop._finite
+
+        def interrupt(loop: Loop, *arguments: Any) -> float:
+            if loop.progress.step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return finite(loop, *arguments)
+
+        monkeypatch.setattr(Loop, "_finite", interrupt)
+        assert main(words) == 128 + signal.SIGTERM
+        monkeypatch.undo()
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == "Stopped at step 3 of 4; the same command with --resume goes on."
+        assert checkpoint.load(tmp_path / "run" / "last.pt")["progress"]["step"] == 3
+
+    @pytest.mark.usefixtures("_without_a_model")
+    def test_the_plan_is_the_old_one_whatever_memory_is_free_now(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another tile edge would be another run, and be refused."""
+        words = [str(BLOBS), "--out", str(tmp_path), "--depth", "1", "--base-channels", "2", *SHORT]
+        monkeypatch.setattr("training.preparation.free_memory", lambda _: 500_000)
+        assert main(words) == 0
+        first = (tmp_path / "plan.json").read_text()
+        assert "fits 0.0 GB" in first
+        monkeypatch.setattr("training.preparation.free_memory", lambda _: 10**12)
+        assert main([*words, "--resume"]) == 0
+        assert (tmp_path / "plan.json").read_text() == first
+
+    def test_a_run_is_not_resumed_on_data_that_changed(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder, data = tmp_path / "run", tmp_path / "blobs"
+        folder.mkdir()
+        shutil.copy(run.folder / "last.pt", folder)
+        shutil.copytree(BLOBS, data)
+        labels = data / "labels" / "blobs-001.png"
+        (data / "labels" / "blobs-000.png").write_bytes(labels.read_bytes())
+        assert main([str(data), "--out", str(folder), *TINY, "--resume"]) == 1
+        assert "last.pt was trained on other data." in capsys.readouterr().err
+
+    def test_a_run_is_not_resumed_with_other_settings(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copy(run.folder / "last.pt", tmp_path)
+        words = [str(BLOBS), "--out", str(tmp_path), *TINY, "--seed", "1", "--resume"]
+        assert main(words) == 1
+        assert "with other settings: seed 0, now 1." in capsys.readouterr().err
+
+    def test_without_a_checkpoint_there_is_nothing_to_resume(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--resume"]) == 1
+        assert "There is no checkpoint" in capsys.readouterr().err
 
 
-def test_the_manifest_says_what_was_trained_on_and_what_was_not(runtime: Runtime) -> None:
-    record = runtime.manifest.training
-    assert record.training_images == ("blobs-000", "blobs-001")
-    assert record.validation_images == ("blobs-002",)
-    assert record.data_sha256 == read_dataset(BLOBS).sha256()
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plans") / "run"
+    assert main([str(BLOBS), "--out", str(folder), "--plan-only", "--border-sigma", "4"]) == 0
+    return folder
 
 
-def test_the_manifest_has_the_network_that_was_asked_for(runtime: Runtime) -> None:
-    assert runtime.manifest.architecture == Architecture(1, 2, 2, 4)
-    assert [entry.name for entry in runtime.manifest.classes] == ["background", "object"]
+class TestPlanOnly:
+    def test_it_writes_the_plan_and_nothing_else(self, planned: Path) -> None:
+        assert [path.name for path in planned.iterdir()] == ["plan.json"]
+
+    def test_values_that_were_asked_for_are_taken(self, planned: Path) -> None:
+        plan = Plan.model_validate_json((planned / "plan.json").read_text())
+        assert (plan.border_sigma, plan.reasons["border_sigma"]) == (4.0, "asked for")
+
+    def test_other_values_are_made_from_the_data(self, planned: Path) -> None:
+        plan = Plan.model_validate_json((planned / "plan.json").read_text())
+        assert plan.ridges
+        assert plan.reasons["tile_edge"] == "covers the typical image, 256 px"
+
+    @pytest.mark.usefixtures("_without_a_model")
+    def test_a_run_may_follow_in_the_same_folder(self, planned: Path) -> None:
+        assert main([str(BLOBS), "--out", str(planned), *SMALLEST]) == 0
+        assert Plan.model_validate_json((planned / "plan.json").read_text()).steps == 4
 
 
-def test_the_manifest_holds_no_path_of_this_machine(run: Run, runtime: Runtime) -> None:
-    text = runtime.manifest.model_dump_json()
-    assert str(run.folder.parent) not in text
-    assert str(BLOBS.parent) not in text
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("single")
+    labels = (np.indices((64, 150)).sum(0) // 5 % 3).astype(np.uint8)
+    image = noise((*labels.shape, 3), np.uint16) // 4 + labels[..., None] * np.uint16(9000)
+    labels[:, ::10] = 255
+    write_pair(folder / "data", image, labels)
+    words = [str(folder / "data"), "--out", str(folder / "run"), *SMALLEST]
+    assert main([*words, "--ignore", "255", "--pixel-size", "0.5"]) == 0
+    return folder
 
 
-def test_the_threshold_is_that_of_the_exported_file_on_the_validation_images(
-    runtime: Runtime,
-) -> None:
-    scores = runtime.manifest.scores
-    assert scores is not None
-    assert runtime.manifest.decision_threshold == scores.values["best"]["threshold"]
+class TestASingleImageOfSeveralClasses:
+    """With a value that is to be ignored, in colours of 16 bits."""
+
+    def test_it_is_divided_in_space_and_trained_on(self, single: Path) -> None:
+        record = manifest_of(single / "run").training
+        assert record.training_images == ("a[0:64,0:60]", "a[0:64,90:150]")
+        assert record.validation_images == ("a[0:64,60:90]",)
+        assert record.label_kind == "semantic"
+
+    def test_its_model_has_every_class_and_channel_and_no_threshold(self, single: Path) -> None:
+        manifest = manifest_of(single / "run")
+        assert manifest.architecture == Architecture(3, 3, 1, 2)
+        assert manifest.decision_threshold is None
+        assert manifest.instances is None
+
+    def test_the_size_of_its_pixels_travels_with_it(self, single: Path) -> None:
+        assert manifest_of(single / "run").pixel_size == 0.5
+
+    def test_it_is_scored_by_the_iou_of_the_classes(self, single: Path) -> None:
+        best = checkpoint.load(single / "run" / "best.pt")["validation"]
+        assert (best["score"], best["threshold"]) == ("iou", None)
+        assert 0 <= best["value"] <= 1
+
+    def test_what_is_ignored_is_no_class(self, single: Path) -> None:
+        assert len(manifest_of(single / "run").classes) == 3
+        source = checkpoint.load(single / "run" / "best.pt")["source"]
+        assert source["ignore"] == 255
 
 
-def test_the_threshold_of_training_gives_way_to_that_of_the_exported_file(
-    run: Run, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graph = (run.folder / "model.onnx").read_bytes()[: runtime.manifest.graph_bytes]
-    other = pack(graph, runtime.manifest.model_copy(update={"decision_threshold": 0.99}))
-    monkeypatch.setattr("training.fit.export", lambda *_: other)
-    evaluation = finish(RunFolder(tmp_path), FitSettings(out=tmp_path), read_dataset(BLOBS).images)
-    assert evaluation.best is not None
-    found = Runtime(tmp_path / "model.onnx", "cpu").manifest.decision_threshold
-    assert found == evaluation.best.threshold != 0.99
+@pytest.fixture(scope="module")
+def tuned(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tuned") / "cells"
+    words = [str(TOUCHING), "--out", str(folder), "--init", str(run.folder / "model.onnx")]
+    size = ["--depth", "2", "--base-channels", "4", "--tile-edge", "92"]
+    rate = ["--learning-rate", "1e-12", "--warmup-steps", "0", "--precision", "fp32"]
+    assert main([*words, *size, *rate, *SHORT]) == 0
+    return folder
 
 
-def test_the_scores_in_the_manifest_are_repeated_to_the_last_digit(
-    run: Run, runtime: Runtime, tmp_path: Path
-) -> None:
-    file = tmp_path / "scores.json"
-    evaluate.main([str(run.folder / "model.onnx"), str(BLOBS), "--json", str(file)])
-    scores = runtime.manifest.scores
-    assert scores is not None
-    assert json.loads(file.read_text())["scores"] == scores.values
+class TestFineTuning:
+    """Of the model of the blobs on touching cells, by instance labels."""
+
+    def test_it_begins_with_the_parameters_of_the_artefact(self, run: Run, tuned: Path) -> None:
+        """At a learning rate of nothing it ends with them, too."""
+        found = checkpoint.load(tuned / "best.pt")["model"]
+        expected = checkpoint.load(run.folder / "best.pt")["model"]
+        assert found.keys() == expected.keys()
+        for name, weights in found.items():
+            np.testing.assert_allclose(weights, expected[name], rtol=1e-3, atol=1e-6)
+
+    def test_its_model_tells_objects_apart(self, tuned: Path) -> None:
+        manifest = manifest_of(tuned)
+        assert manifest.training.label_kind == "instance"
+        assert manifest.instances is not None
+        assert manifest.decision_threshold is not None
+
+    def test_its_command_names_the_artefact(self, tuned: Path) -> None:
+        assert "--init model.onnx" in manifest_of(tuned).training.command
+
+    def test_an_artefact_of_another_size_is_refused(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        init = ["--init", str(run.folder / "model.onnx")]
+        assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST, *init]) == 1
+        assert "model.onnx" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_printed_table_is_repeated_to_the_last_digit(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    evaluate.main([str(run.folder / "model.onnx"), str(BLOBS)])
-    table = capsys.readouterr().out.split("\n", 1)[1]
-    assert table.startswith("V_rand")
-    assert table in run.printed
+class TestRefusals:
+    def fails(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+        assert main(words) == 1
+        return capsys.readouterr().err
+
+    def test_data_that_is_not_there_ends_the_command_in_one_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        said = self.fails([str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")], capsys)
+        assert said.count("\n") == 1
+        assert "nowhere" in said
+
+    def test_what_the_doctor_calls_an_error_ends_the_run_before_it_begins(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(BLOBS, data)
+        (data / "labels" / "blobs-001.png").unlink()
+        assert main([str(data), "--out", str(tmp_path / "run"), *SMALLEST]) == 1
+        printed = capsys.readouterr()
+        assert any(
+            line.startswith("error ") and "blobs-001" in line for line in printed.out.splitlines()
+        )
+        assert printed.err == f"{data} has 1 error(s), listed above.\n"
+        assert not list((tmp_path / "run").iterdir())
+
+    def test_a_file_that_cannot_be_read_is_named(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(BLOBS, data)
+        (data / "images" / "blobs-001.png").write_bytes(b"no image")
+        assert main([str(data), "--out", str(tmp_path / "run"), *SMALLEST]) == 1
+        assert "blobs-001.png" in capsys.readouterr().out
+
+    def test_a_wrong_option_is_explained(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([str(BLOBS), "--out", str(tmp_path), "--steps", "0"]) == 2
+        assert capsys.readouterr().err.startswith("error: --steps 0: Input should be")
+
+    def test_a_rule_of_intensity_that_is_none_is_explained(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--intensity", "range:9,1"]
+        assert "--intensity range:9,1 is no rule" in self.fails(words, capsys)
+
+    def test_a_folder_with_a_run_in_it_is_not_written_over(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copy(run.folder / "last.pt", tmp_path)
+        assert "holds a run already" in self.fails([str(BLOBS), "--out", str(tmp_path)], capsys)
+        assert same(results_of(tmp_path), results_of(run.folder))
+
+    def test_nor_is_a_checkpoint_that_cannot_be_read(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "last.pt").write_bytes(b"precious")
+        assert "no checkpoint" in self.fails([str(BLOBS), "--out", str(tmp_path)], capsys)
+        assert (tmp_path / "last.pt").read_bytes() == b"precious"
+
+    @pytest.mark.usefixtures("_without_a_model")
+    def test_a_run_that_took_no_step_may_be_begun_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As one does with a smaller tile, after the first step did not fit the memory."""
+        words = [str(BLOBS), "--out", str(tmp_path), "--depth", "1", "--base-channels", "2", *SHORT]
+
+        def fail(*_: Any) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "_step", fail)
+            assert "Take a smaller --tile-edge" in self.fails([*words, "--tile-edge", "60"], capsys)
+        assert main([*words, "--tile-edge", "44"]) == 0
+
+    def test_a_folder_that_cannot_be_made_ends_the_command_in_one_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").touch()
+        said = self.fails([str(BLOBS), "--out", str(tmp_path / "file" / "run")], capsys)
+        assert said.count("\n") == 1
 
 
-def test_a_run_says_how_to_serve_its_model(run: Run) -> None:
-    command = f"UNET_SERVICE_MODEL_DIR='{run.folder}' python -m service"
-    assert run.printed.splitlines()[-1].endswith(command)
+class TestDevice:
+    def test_the_processor_asked_for_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert choose_device("cpu") == torch.device("cpu")
 
+    def test_a_gpu_that_is_not_there_is_not_promised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(DeviceError, match="CUDA was asked for"):
+            choose_device("cuda")
 
-def test_a_run_says_what_it_found_before_it_trains(run: Run) -> None:
-    assert run.printed.splitlines()[:2] == [
-        f"{BLOBS}: 3 images, 1 channel(s), instance labels, 2 classes",
-        "training on 2, validating on 1: blobs-002 to blobs-002",
-    ]
+    @pytest.mark.parametrize(("there", "expected"), [(True, "cuda:0"), (False, "cpu")])
+    def test_the_gpu_is_taken_where_there_is_one(
+        self, monkeypatch: pytest.MonkeyPatch, there: bool, expected: str
+    ) -> None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+        assert choose_device("auto") == torch.device(expected)
 
-
-def test_real_electron_micrographs_can_be_learnt_from(tmp_path: Path) -> None:
-    """Two steps on two slices, validated on a third; the export does not depend on the data."""
-    if not ISBI.is_dir():
-        pytest.skip(f"{ISBI} is not here; it cannot be shipped with the project")
-    dataset = read_dataset(ISBI)
-    few = replace(dataset, images=dataset.images[:3])
-    settings = FitSettings(data=ISBI, out=tmp_path, steps=2, blocks=3, **TINY)
-    training, validation = few.split(settings.blocks, settings.validation_block)
-    manifest = draft_manifest(settings, few, training, validation)
-    progress = train(settings, manifest, training, validation)
-    assert progress.best is not None
-    assert 0 < progress.best["v_rand"] < 1
-    assert RunFolder(tmp_path).best.exists()
-
-
-def test_a_network_of_many_classes_has_no_threshold(tmp_path: Path) -> None:
-    dataset = striped(3)
-    settings = FitSettings(out=tmp_path, steps=1, **TINY)
-    training, validation = dataset.split(2, 0)
-    manifest = draft_manifest(settings, dataset, training, validation)
-    train(settings, manifest, training, validation)
-    assert checkpoint.load(RunFolder(tmp_path).best)["validation"]["threshold"] is None
-
-
-def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    dataset = striped(2)
-    settings = FitSettings(out=tmp_path, steps=2, **TINY)
-    training, validation = dataset.split(2, 0)
-    manifest = draft_manifest(settings, dataset, training, validation)
-    done = train(settings, manifest, training, validation)
-    again = train(settings.model_copy(update={"resume": True}), manifest, training, validation)
-    assert again == done
-
-
-def test_validation_images_without_an_object_are_refused_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = classes()
-    empty = replace(drawn, objects=np.zeros_like(drawn.objects))
-    dataset = Dataset(tmp_path, "semantic", 3, (drawn, empty))
-    monkeypatch.setattr("training.fit.read_dataset", lambda *_: dataset)
-    with pytest.raises(DatasetError, match="validation images hold no object"):
-        fit(FitSettings(out=tmp_path / "run", **TINY))
-
-
-def test_data_that_is_not_there_ends_the_command_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 1
-    assert capsys.readouterr().err == f"{tmp_path}/nowhere is no folder.\n"
-
-
-def test_classes_have_plain_names_where_none_are_given(tmp_path: Path) -> None:
-    settings = FitSettings(out=tmp_path)
-    assert list(class_names(settings, striped(2))) == ["background", "object"]
-    assert list(class_names(settings, striped(3))) == ["background", "class-1", "class-2"]
-
-
-def test_classes_have_the_names_that_are_given(tmp_path: Path) -> None:
-    settings = FitSettings(out=tmp_path, classes=("membrane", "cell"))
-    assert list(class_names(settings, striped(2))) == ["membrane", "cell"]
-
-
-def test_names_that_are_not_as_many_as_the_classes_are_refused(tmp_path: Path) -> None:
-    settings = FitSettings(out=tmp_path, classes=("membrane", "cell"))
-    with pytest.raises(DatasetError, match=r"has 3 classes, --classes names 2: membrane, cell\."):
-        class_names(settings, striped(3))
+    def test_every_process_of_a_machine_takes_a_gpu_of_its_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        assert choose_device("auto") == torch.device("cuda:3")
 
 
 def test_a_description_names_the_first_and_last_image_held_out() -> None:
-    dataset = striped(2, images=6)
-    assert describe(dataset, *dataset.split(3, 1)).endswith("validating on 2: t2 to t3")
-
-
-def test_images_are_prepared_on_the_scale_of_the_whole_image(tmp_path: Path) -> None:
-    ramp = np.repeat(np.arange(48, dtype=np.uint16)[:, None], 60, axis=1)
-    manifest = make_manifest(Architecture(depth=1))
-    settings = FitSettings(out=tmp_path, **TINY)
-    device = torch.device("cpu")
-    (prepared,) = prepare([replace(classes(count=2), image=ramp[None])], manifest, settings, device)
-    np.testing.assert_allclose(prepared.pixels[0, :, 0], np.linspace(-1, 1, 48), atol=1e-6)
-
-
-def test_images_are_prepared_with_class_and_weight_of_every_pixel(tmp_path: Path) -> None:
-    dataset = striped(2)
-    settings = FitSettings(out=tmp_path, border_weight=0.0, **TINY)
-    manifest = make_manifest(Architecture(depth=1))
-    (prepared,) = prepare(dataset.images[:1], manifest, settings, torch.device("cpu"))
-    semantic = dataset.images[0].semantic
-    np.testing.assert_array_equal(prepared.targets[0], semantic)
-    counts = np.bincount(semantic.ravel())
-    expected = (semantic.size / (2 * counts))[semantic]
-    np.testing.assert_allclose(prepared.targets[1], expected, rtol=1e-6)
-
-
-def test_a_network_in_training_is_validated_without_dropout() -> None:
-    architecture = Architecture(depth=1, base_channels=4)
-    torch.manual_seed(0)
-    network = UNet(architecture).train()
-    model = NetworkModel(network, make_manifest(architecture), torch.device("cpu"))
-    tile = np.random.default_rng(0).standard_normal((1, 1, 44, 44), np.float32)
-    np.testing.assert_array_equal(model.run(tile), model.run(tile))
-
-
-def test_the_device_asked_for_is_taken() -> None:
-    assert choose_device("cpu") == "cpu"
-
-
-def test_a_gpu_that_is_not_there_is_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="CUDA was asked for"):
-        choose_device("cuda")
-
-
-@pytest.mark.parametrize(("there", "expected"), [(True, "cuda"), (False, "cpu")])
-def test_the_gpu_is_taken_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, there: bool, expected: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert choose_device("auto") == expected
-
-
-def test_a_folder_with_a_run_in_it_is_not_written_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "last.pt").write_bytes(b"precious")
-
-    assert main([str(BLOBS), "--out", str(tmp_path)]) == 1
-    assert "holds a run already" in capsys.readouterr().err
-    assert (tmp_path / "last.pt").read_bytes() == b"precious"
-
-
-def test_a_folder_that_cannot_be_made_ends_the_command_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").touch()
-
-    assert main([str(BLOBS), "--out", str(tmp_path / "file" / "run")]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    dataset = read_dataset(BLOBS)
+    assert describe(dataset, *split(dataset, 3, 1)).endswith("on 1: blobs-001 to blobs-001")
+    assert describe(dataset, dataset, ()).endswith("training on 3, holding none out")

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from model.errors import CheckpointError, LossNotFinite, OutOfMemory, TrainingStopped
 from model.network import DROPOUT
 from tests.training.small import (
-    EDGE,
     discs,
     flat,
     make_loop,
@@ -47,7 +46,12 @@ def scored(values: Iterable[float]) -> Validate:
 def after_step(loop: Loop, step: int, act: Callable[[], object]) -> Loop:
     """Act once, when the parameters of a step have moved."""
     done = itertools.count(loop.progress.step + 1)
-    loop.optimiser.register_step_post_hook(lambda *_: act() if next(done) == step else None)
+
+    def moved(*_: object) -> None:
+        if next(done) == step:
+            act()
+
+    loop.optimiser.register_step_post_hook(moved)
     return loop
 
 
@@ -146,19 +150,19 @@ class TestDropout:
         assert isinstance(loop.network.dropout, TileDropout)
         assert loop.network.dropout.probability == DROPOUT
 
-    def test_every_step_names_its_tiles(
+    def test_every_tile_is_named_by_seed_step_and_place(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        named: list[Any] = []
+        named: list[tuple[int, int, int]] = []
         begin = TileDropout.begin
 
-        def note(dropout: TileDropout, *numbers: Any) -> None:
-            named.append(numbers)
-            begin(dropout, *numbers)
+        def note(dropout: TileDropout, seed: int, step: int, places: Sequence[int]) -> None:
+            named.extend((seed, step, place) for place in places)
+            begin(dropout, seed, step, places)
 
         monkeypatch.setattr(TileDropout, "begin", note)
         make_loop(make_settings(tmp_path, seed=5), make_plan(steps=3)).run()
-        assert named == [(5, step, range(2)) for step in range(3)]
+        assert named == [(5, step, place) for step in range(3) for place in range(2)]
 
 
 class TestRunningMean:
@@ -603,13 +607,12 @@ class TestLog:
         assert "best ap50=0.9000" in last
 
 
-def test_tiles_are_drawn_in_another_thread_while_a_step_is_computed(tmp_path: Path) -> None:
-    """Those of step 1 are there before step 0 ends, and no step takes another one's."""
+def test_every_step_takes_the_tiles_of_its_number(tmp_path: Path) -> None:
+    """They are drawn in another thread while the step before is computed."""
     loop = make_loop(make_settings(tmp_path), make_plan(steps=4))
     seen: list[Tensor] = []
     loop.network.register_forward_pre_hook(lambda _, tiles: seen.append(tiles[0].clone()))
     loop.run()
-    fresh = make_loop(make_settings(tmp_path)).sampler
-    assert [tiles.shape for tiles in seen] == [(2, 1, EDGE, EDGE)] * 4
-    for step, tiles in enumerate(seen):
-        assert torch.equal(tiles, fresh.draw(step, range(2)).pixels)
+    sampler = make_loop(make_settings(tmp_path)).sampler
+    expected = torch.cat([sampler.draw(step, range(2)).pixels for step in range(4)])
+    assert torch.equal(torch.cat(seen), expected)

@@ -20,6 +20,7 @@ from training.plan import (
     MEMORY_SHARE,
     MOST_STEPS,
     PAPER_EDGE,
+    RIDGE_WEIGHT,
     Plan,
     free_memory,
     make_plan,
@@ -226,8 +227,11 @@ class TestIntensity:
 
 
 class TestBorders:
-    def test_w0_is_that_of_the_paper(self) -> None:
-        assert plan_of().border_weight == BORDER_WEIGHT == 10.0
+    def test_w0_is_that_of_the_paper_where_no_ridges_are_drawn(self) -> None:
+        assert plan_of(ridges=False).border_weight == BORDER_WEIGHT == 10.0
+
+    def test_ridges_weigh_more(self) -> None:
+        assert plan_of(ridges=True).border_weight == RIDGE_WEIGHT > BORDER_WEIGHT
 
     @pytest.mark.parametrize(
         ("gap", "sigma"),

@@ -193,7 +193,7 @@ def test_a_flag_takes_no_value(capsys: pytest.CaptureFixture[str]) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 2000))
 def test_a_tile_edge_is_taken_just_if_the_network_can_have_it(depth: int, edge: int) -> None:
-    asked = {"out": Path("em"), "depth": depth, "tile_edge": edge}
+    asked: dict[str, Any] = {"out": Path("em"), "depth": depth, "tile_edge": edge}
     if Geometry(depth).is_valid(edge):
         assert FitSettings(**asked).tile_edge == edge
     else:
@@ -203,7 +203,7 @@ def test_a_tile_edge_is_taken_just_if_the_network_can_have_it(depth: int, edge: 
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        FitSettings(out=tmp_path).steps = 3
+        FitSettings(out=tmp_path).steps = 3  # type: ignore[misc]  # that is the point
 
 
 def test_the_source_says_how_the_data_is_read_and_divided_again(tmp_path: Path) -> None:

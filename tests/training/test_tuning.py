@@ -49,19 +49,21 @@ def minimum_inside(objects: Ids, size: int) -> Ids:
     return np.asarray(least, np.int32)
 
 
-def naive_score(maps: Sequence[Map], references: Sequence[Ids], tuned: Tuned) -> float:
-    """Counts matches of the objects of all images, a pair of masks at a time."""
-    matched = objects = 0
+def naive_scores(
+    maps: Sequence[Map], references: Sequence[Ids], threshold: float, rule: InstanceRule
+) -> tuple[float, float]:
+    """Panoptic quality and average precision, a pair of masks at a time."""
+    overlaps: list[float] = []
+    objects = 0
     for probabilities, reference in zip(maps, references, strict=True):
-        found = separate(probabilities, tuned.threshold, tuned.rule)
+        found = separate(probabilities, threshold, rule)
         ours, theirs = (np.unique(ids[ids > 0]).tolist() for ids in (found, reference))
-        pairs = 0
+        objects += len(ours) + len(theirs)
         for mine in (found == label for label in ours):
             for other in (reference == label for label in set(reference[mine].tolist()) - {0}):
-                pairs += int(np.sum(mine & other) / np.sum(mine | other) >= 0.5)
-        matched += pairs
-        objects += len(ours) + len(theirs) - pairs
-    return matched / objects
+                overlap = np.sum(mine & other) / np.sum(mine | other)
+                overlaps += [float(overlap)] if overlap >= 0.5 else []
+    return 2 * sum(overlaps) / objects, len(overlaps) / (objects - len(overlaps))
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +84,34 @@ def tuned(maps: list[Map], references: list[Ids]) -> Tuned:
     return tune(maps, references)
 
 
-def test_the_score_is_that_of_the_objects_which_the_choice_gives(
+def test_the_scores_are_those_of_the_objects_which_the_choice_gives(
     tuned: Tuned, maps: list[Map], references: list[Ids]
 ) -> None:
-    assert tuned.score == pytest.approx(naive_score(maps, references, tuned), abs=1e-12)
+    naive = naive_scores(maps, references, tuned.threshold, tuned.rule)
+    assert (tuned.quality, tuned.average_precision) == pytest.approx(naive, abs=1e-12)
 
 
-def test_no_threshold_alone_scores_more_than_the_choice(
+def test_no_threshold_alone_is_better_than_the_choice(
     tuned: Tuned, maps: list[Map], references: list[Ids]
 ) -> None:
     alone = [
-        naive_score(maps, references, Tuned(t, InstanceRule(seed_threshold=t), 0.0))
+        naive_scores(maps, references, t, InstanceRule(seed_threshold=t))[0]
         for t in np.arange(0.1, 1.0, 0.1).tolist()
     ]
-    assert tuned.score >= max(alone)
-    assert tuned.score > naive_score(maps, references, Tuned(0.5, DEFAULT, 0.0))
+    assert tuned.quality >= max(alone)
+    assert tuned.quality > naive_scores(maps, references, 0.5, DEFAULT)[0]
+
+
+def test_of_thresholds_that_find_the_same_objects_the_one_of_their_extents_is_taken() -> None:
+    reference = np.zeros((40, 40), np.int32)
+    reference[10:30, 10:30] = 1
+    probabilities = np.full((40, 40), 0.05, np.float32)
+    probabilities[8:32, 8:32] = 0.3
+    probabilities[10:30, 10:30] = 0.7
+    probabilities[12:28, 12:28] = 0.9
+    choice = tune([probabilities], [reference])
+    assert 0.3 < choice.threshold <= 0.7
+    assert choice.quality == 1.0
 
 
 def test_seeds_are_chosen_where_no_threshold_tells_objects_apart() -> None:
@@ -109,7 +124,7 @@ def test_seeds_are_chosen_where_no_threshold_tells_objects_apart() -> None:
         reference[slice(*rows), slice(*columns)] = label
     probabilities[2:18, 10] = 0.7  # between the first two, surer than all of the third
     choice = tune([probabilities], [reference])
-    assert choice.score == 1.0
+    assert choice.average_precision == 1.0
     assert choice.threshold <= 0.45 < 0.7 < choice.rule.seed_threshold
 
 
@@ -121,7 +136,7 @@ def test_specks_are_refused_by_their_area() -> None:
     choice = tune(
         [probabilities], [np.asarray(objects * (np.bincount(objects.ravel()) > 1)[objects])]
     )
-    assert choice.score == 1.0
+    assert choice.quality == 1.0
     assert choice.rule.smallest_area > 1
 
 
@@ -129,7 +144,7 @@ def test_of_equal_choices_the_middle_one_is_taken() -> None:
     reference, _ = ndimage.label(discs(3) > 0)
     probabilities = (reference > 0).astype(np.float32)
     choice = tune([probabilities], [reference])
-    assert choice == Tuned(0.5, InstanceRule(seed_threshold=0.5, smallest_area=0), 1.0)
+    assert choice == Tuned(0.5, InstanceRule(seed_threshold=0.5, smallest_area=0), 1.0, 1.0)
 
 
 def test_objects_of_all_images_are_counted_together() -> None:
@@ -139,11 +154,13 @@ def test_objects_of_all_images_are_counted_together() -> None:
     many = ndimage.maximum_filter(many, size=5)
     nothing = np.zeros((60, 60), np.float32)
     choice = tune([nothing, (many > 0).astype(np.float32)], [one, many])
-    assert choice.score == pytest.approx(25 / 26)
+    assert choice.average_precision == pytest.approx(25 / 26)
+    assert choice.quality == pytest.approx(25 / 25.5)
 
 
 def test_images_without_objects_score_nothing() -> None:
-    assert tune([np.zeros((8, 8), np.float32)], [np.zeros((8, 8), np.int32)]).score == 0.0
+    choice = tune([np.zeros((8, 8), np.float32)], [np.zeros((8, 8), np.int32)])
+    assert (choice.quality, choice.average_precision) == (0.0, 0.0)
 
 
 def test_every_image_is_separated_no_more_than_32_times(
@@ -177,6 +194,9 @@ def test_seeds_tell_touching_nuclei_apart() -> None:
             references.append(np.asarray(picture).astype(np.int32)[:256, :256])
     maps = [stand_in(objects, seed, ridge=0.3) for seed, objects in enumerate(references)]
     choice = tune(maps, references)
-    alone = [Tuned(t, InstanceRule(seed_threshold=t), 0.0) for t in (0.3, 0.4, 0.5, 0.6)]
+    alone = [
+        naive_scores(maps, references, t, InstanceRule(seed_threshold=t))[0]
+        for t in (0.3, 0.4, 0.5, 0.6)
+    ]
     assert choice.rule.seed_threshold > choice.threshold
-    assert choice.score > max(naive_score(maps, references, other) for other in alone) + 0.03
+    assert choice.quality > max(alone) + 0.03

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import DatasetError
-from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT, border_term
+from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT, border_term, class_weights
 
 Ids = NDArray[np.integer[Any]]
 
@@ -88,7 +88,8 @@ def test_a_weight_of_zero_gives_no_border() -> None:
 
 def test_it_is_float32_of_the_same_shape() -> None:
     term = border_term(discs(0, 5))
-    assert (term.shape, term.dtype) == ((120, 150), np.float32)
+    assert term.shape == (120, 150)
+    assert term.dtype == np.float32
 
 
 def test_a_negative_id_is_refused() -> None:
@@ -106,3 +107,18 @@ def test_what_is_no_map_of_ids_is_refused(objects: NDArray[Any]) -> None:
 def test_a_sigma_that_is_not_positive_is_refused(sigma: float) -> None:
     with pytest.raises(ValueError, match=f"sigma must be positive, got {sigma}"):
         border_term(discs(0, 3), sigma=sigma)
+
+
+def test_equally_frequent_classes_weigh_one() -> None:
+    assert class_weights(np.array([40, 40, 40])).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_class_four_times_as_rare_weighs_twice_as_much() -> None:
+    rare, frequent = class_weights(np.array([100, 400]))
+    assert rare == pytest.approx(2 * frequent)
+
+
+def test_a_class_that_never_occurs_weighs_nothing() -> None:
+    weights = class_weights(np.array([10, 0, 30]))
+    assert weights[1] == 0
+    assert weights[0] > weights[2] > 0
