@@ -174,19 +174,14 @@ def rotation(random: torch.Generator) -> Tensor:
 
 
 def window(warp: Warp, edge: int, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Bound what a tile reads of an image after mirroring: (start, stop) of rows and columns."""
+    """Bound what a tile reads of an image: (start, stop) of rows and columns.
+
+    The centre lies in the image, so what lies beyond a border mirrors into the rest of the window.
+    """
     centre, reach = np.asarray(warp.centre.double()), warp.reach(edge)
-    spans = zip(centre - reach, centre + reach, size, strict=True)
-    rows, columns = (_mirrored_span(*span) for span in spans)
-    return rows, columns
-
-
-def _mirrored_span(low: float, high: float, edge: int) -> tuple[int, int]:
-    """Bound the mirror image of the interval around a place inside 0 … edge − 1."""
-    last = edge - 1
-    start = 0 if low < 0 else min(low, 2 * last - high)
-    stop = last if high > last else max(high, -low)
-    return max(math.floor(start) - 1, 0), min(math.ceil(stop) + 2, edge)
+    starts = np.maximum(np.floor(centre - reach).astype(int) - 1, 0)
+    stops = np.minimum(np.ceil(centre + reach).astype(int) + 2, size)
+    return (int(starts[0]), int(stops[0])), (int(starts[1]), int(stops[1]))
 
 
 def mirror(places: Tensor, size: tuple[int, int]) -> Tensor:

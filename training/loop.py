@@ -121,6 +121,7 @@ class Loop:
         with (
             memory_errors_explained(),
             Signals() as signals,
+            self._followed(),
             self._tiles_ahead() as tiles,
             self._bar() as bar,
         ):

@@ -155,7 +155,7 @@ class TestResume:
         """A real SIGKILL in the middle of step 48; the last checkpoint is of step 40."""
         folder = tmp_path / "Blobs of mine"
         script = (
-            "import sys; from training import fit; from training.loop import Loop, Loop\n"
+            "import sys; from training import fit; from training.loop import Loop\n"
             "finite = Loop._finite\n"
             "def wait(loop, *arguments):\n"
             "    if loop.progress.step == 47: print('now', flush=True); sys.stdin.read()\n"
@@ -346,6 +346,64 @@ class TestFineTuning:
         init = ["--init", str(run.folder / "model.onnx")]
         assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST, *init]) == 1
         assert "model.onnx" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train on every image, by what the fixture `run` settled."""
+    folder = tmp_path_factory.mktemp("whole") / "blobs"
+    words = [str(BLOBS), "--out", str(folder), "--settled-by", str(run.folder), *TINY]
+    assert main(words) == 0
+    return folder
+
+
+class TestTrainingOnEveryImage:
+    def test_none_is_held_out(self, whole: Path) -> None:
+        record = manifest_of(whole).training
+        assert record.training_images == ("blobs-000", "blobs-001", "blobs-002")
+        assert len(record.training_sha256) == 3
+        assert record.validation_images == ()
+
+    def test_plan_threshold_and_rule_are_those_of_the_run_before(
+        self, run: Run, runtime: Runtime, whole: Path
+    ) -> None:
+        manifest = manifest_of(whole)
+        assert (whole / "plan.json").read_text() == (run.folder / "plan.json").read_text()
+        assert manifest.decision_threshold == runtime.manifest.decision_threshold
+        assert manifest.instances == runtime.manifest.instances
+
+    def test_its_scores_name_the_file_that_they_are_of(self, runtime: Runtime, whole: Path) -> None:
+        scores, before = manifest_of(whole).scores, runtime.manifest.scores
+        assert scores is not None
+        assert before is not None
+        assert (scores.of, before.of) == (runtime.artefact.sha256, "")
+        assert scores.values == before.values
+
+    def test_its_parameters_are_those_of_the_last_step(self, whole: Path) -> None:
+        """Without images held out none is better than another."""
+        assert manifest_of(whole).training.steps == 60
+
+    def test_a_run_that_is_not_finished_settles_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["--out", str(tmp_path / "run"), "--settled-by", str(tmp_path / "other")]
+        assert main([str(BLOBS), *words, *SMALLEST]) == 1
+        assert "other/model.onnx cannot be read" in capsys.readouterr().err
+
+
+class TestCrossValidation:
+    def test_every_fold_is_held_out_once_and_the_scores_are_compared(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--folds", "2", "--fold", "0"]
+        assert main([*words, "--cross-validate"]) == 0
+        held_out = [
+            manifest_of(tmp_path / f"fold-{fold}").training.validation_images for fold in range(2)
+        ]
+        assert sorted(sum(held_out, ())) == ["blobs-000", "blobs-001", "blobs-002"]
+        scores = json.loads((tmp_path / "folds.json").read_text())["ap50"]
+        assert scores["mean"] == pytest.approx(sum(scores["folds"]) / 2)
+        assert "mean over 2 folds" in capsys.readouterr().out
 
 
 class TestRefusals:

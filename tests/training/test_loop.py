@@ -33,6 +33,7 @@ from training import checkpoint
 from training.dropout import TileDropout
 from training.loop import LOG_EVERY, Loop, Validate, Validation
 from training.optimisation import MOMENTUM, average_decay, build_optimiser, learning_rate
+from training.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,9 +56,9 @@ def after_step(loop: Loop, step: int, act: Callable[[], object]) -> Loop:
     return loop
 
 
-def uninterrupted(folder: Path, **changes: Any) -> dict[str, Any]:
+def uninterrupted(folder: Path, plan: Plan | None = None, **changes: Any) -> dict[str, Any]:
     """Run the whole of a run in a folder of its own."""
-    make_loop(make_settings(folder / "whole", **changes)).run()
+    make_loop(make_settings(folder / "whole", **changes), plan).run()
     return results_of(folder / "whole")
 
 
@@ -221,16 +222,18 @@ class TestResume:
         self, tmp_path: Path, optimiser: str
     ) -> None:
         asked = make_settings(tmp_path / "stopped", optimiser=optimiser)
-        stopped = after_step(make_loop(asked), 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        plan = make_plan(steps=30)  # so many that the running mean is none of one step alone
+        stopped = make_loop(asked, plan)
+        after_step(stopped, 13, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(TrainingStopped):
             stopped.run()
-        resumed = make_loop(asked)
+        resumed = make_loop(asked, plan)
         torch.manual_seed(99)
         for value in itertools.chain(resumed.network.parameters(), resumed.averaged.parameters()):
             nn.init.normal_(value)
         resumed.resume()
         resumed.run()
-        assert same(results_of(asked.out), uninterrupted(tmp_path, optimiser=optimiser))
+        assert same(results_of(asked.out), uninterrupted(tmp_path, plan, optimiser=optimiser))
 
     def test_a_run_can_be_stopped_at_every_step(self, tmp_path: Path) -> None:
         """Also at those that are logged, validated, or the last one."""
@@ -583,6 +586,13 @@ class TestLog:
         log = [entry for entry in loop.run().log if entry["kind"] == "training"]
         expected = [np.mean(losses[:LOG_EVERY]), np.mean(losses[LOG_EVERY:])]
         assert [entry["loss"] for entry in log] == pytest.approx(expected)
+
+    def test_tensorboard_reads_along_where_it_was_asked_for(self, tmp_path: Path) -> None:
+        for asked in (False, True):
+            out = tmp_path / str(asked)
+            loop = make_loop(make_settings(out, tensorboard=asked))
+            loop.run()
+            assert any(loop.folder.tensorboard.glob("events.*")) == asked
 
     def test_it_is_one_json_object_a_line(self, tmp_path: Path) -> None:
         loop = make_loop(make_settings(tmp_path))
