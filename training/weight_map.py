@@ -29,8 +29,8 @@ _REACH_SIGMAS = 8.0
 def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float32]:
     """Give the weights of classes that occur so often: the square root of what balances them.
 
-    w_c = √(N / (K · n_c)), N pixels in all and n_c of class c. Fully balanced, a rare foreground
-    would outweigh the borders around it: objects grow and merge. A class that never occurs gets 0.
+    w_c = √(N / (K · n_c)), N pixels in all and n_c of class c. The root keeps a rare
+    foreground from outweighing the borders around it. A class that never occurs gets 0.
 
     Args:
         counts: (K,) pixels of each class.
