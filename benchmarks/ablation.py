@@ -30,18 +30,20 @@ from model.artefact import Manifest
 from model.geometry import Geometry
 from model.instances import InstanceRule
 from model.network import UNet
-from training.augmentation import Sampler
-from training.census import take_census
-from training.dataset import AnnotatedImage, Dataset, read_dataset
+from training.data.census import take_census
+from training.data.dataset import AnnotatedImage, Dataset, read_dataset
+from training.data.split import split
 from training.draft import draft_manifest
 from training.evaluate import evaluate
-from training.loop import Identity, Loop, Validation
 from training.plan import make_plan
+from training.run.identity import Identity
+from training.run.loop import Loop
+from training.run.progress import Validation
 from training.settings import FitSettings
-from training.split import split
-from training.store import prepare
+from training.tiles.augmentation import Sampler
+from training.tiles.store import prepare
+from training.tiles.weight_map import BORDER_WEIGHT
 from training.validation import NetworkModel, settle, spread_over
-from training.weight_map import BORDER_WEIGHT
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "ablation.json"
@@ -170,7 +172,7 @@ def train(
     sampler = Sampler(store, plan, Geometry(settings.depth), settings.seed, device)
     loop = Loop(network, sampler, _unscored, Identity("{}", {}, {}, ""), settings)
     loop.run()
-    return manifest, loop.averaged.module
+    return manifest, loop.descent.averaged.module
 
 
 def _unscored(_: nn.Module) -> Validation:

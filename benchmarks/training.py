@@ -31,16 +31,18 @@ from torch import Tensor, nn
 from model.architecture import Architecture
 from model.geometry import Geometry
 from model.network import UNet
-from training.augmentation import Sampler
-from training.census import take_census
-from training.dataset import AnnotatedImage
-from training.loop import Identity, Loop, Validation
-from training.loss import weighted_cross_entropy
-from training.optimisation import build_optimiser
+from training.data.census import take_census
+from training.data.dataset import AnnotatedImage
 from training.plan import Plan, make_plan
+from training.run.identity import Identity
+from training.run.loop import Loop
+from training.run.loss import weighted_cross_entropy
+from training.run.optimisation import build_optimiser
+from training.run.progress import Validation
 from training.settings import FitSettings
-from training.store import Store, StoredImage, prepare
 from training.synthetic import generate
+from training.tiles.augmentation import Sampler
+from training.tiles.store import Store, StoredImage, prepare
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "training.json"
@@ -214,14 +216,14 @@ def run_loop(folder: Path, store: Store) -> dict[str, float]:
     network = UNet(ARCHITECTURE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     loop = Loop(network, sampler, _no_validation, Identity("{}", {}, {}, ""), asked)
     marks: list[float] = []
-    original = loop._step
+    original = loop.descent.step
 
-    def step(tiles: Any) -> float:
-        loss = original(tiles)
+    def step(step: int, tiles: Any) -> float:
+        loss = original(step, tiles)
         marks.append(time.perf_counter())
         return loss
 
-    loop._step = step  # type: ignore[method-assign]  # a clock at every step
+    loop.descent.step = step  # type: ignore[method-assign]  # a clock at every step
     loop.run()
     return row(STEPS / (marks[-1] - marks[WARM_UP - 1]))
 

@@ -12,7 +12,7 @@ import torch
 from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, TrainingRecord, pack
 from model.network import UNet
-from training.graph import export_graph
+from training.export.graph import export_graph
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

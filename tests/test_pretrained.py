@@ -11,7 +11,7 @@ from model.tiling import tile_edges
 from service.models import Models
 from service.settings import Settings
 from tests.conftest import DATA, ROOT
-from training.dataset import read_dataset
+from training.data.dataset import read_dataset
 from training.evaluate import choose_images, evaluate
 
 PRETRAINED = ROOT / "model" / "pretrained"

@@ -5,11 +5,11 @@ import shlex
 from model.artefact import Artefact, Manifest, pack
 from model.runtime import Runtime
 from training.evaluate import table
-from training.export import export
-from training.folder import RunFolder
-from training.loop import Progress
+from training.export.trained import export
 from training.preparation import Prepared
 from training.report import write_report
+from training.run.folder import RunFolder
+from training.run.progress import Progress
 from training.scoring import settle_and_score
 from training.settings import FitSettings
 

@@ -8,10 +8,10 @@ from importlib import metadata
 from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, TrainingRecord
 from model.errors import DatasetError
-from training.dataset import AnnotatedImage, Dataset, digest
+from training.data.dataset import AnnotatedImage, Dataset, digest
+from training.data.split import Regions
 from training.plan import Plan
 from training.settings import FitSettings
-from training.split import Regions
 
 PALETTE = (
     "#000000",

@@ -18,9 +18,9 @@ from model.instances import foreground, separate
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE, Model, decide, segment
 from model.tiling import tile_edges
-from training.dataset import AnnotatedImage, Dataset, digest, read_dataset
-from training.forms import DELIMITERS, INDEX, reading
-from training.labels import objects_of
+from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
+from training.data.forms import DELIMITERS, INDEX, reading
+from training.data.labels import objects_of
 from training.metrics.evaluation import Evaluation
 from training.metrics.table import table
 from training.metrics.tally import Tally

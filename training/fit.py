@@ -17,18 +17,20 @@ from model.errors import CheckpointError, DeviceError, TrainingStopped, UNetErro
 from model.geometry import Geometry
 from model.network import UNet
 from model.runtime import Runtime
-from training import checkpoint
-from training.augmentation import Sampler
 from training.conclusion import finish
-from training.dataset import read_dataset
-from training.distributed import World, join
-from training.folder import RunFolder
-from training.loop import Identity, Loop, Progress, Validate, Validation
-from training.parameters import initialise_from
+from training.data.dataset import read_dataset
+from training.data.split import count_folds
+from training.export.parameters import initialise_from
 from training.preparation import Prepared, begin
+from training.run import checkpoint
+from training.run.distributed import World, join
+from training.run.folder import RunFolder
+from training.run.identity import Identity
+from training.run.loop import Loop
+from training.run.progress import Progress, Validate, Validation
 from training.settings import FitSettings, explain
-from training.split import count_folds
-from training.store import prepare
+from training.tiles.augmentation import Sampler
+from training.tiles.store import prepare
 from training.validation import MOST_IMAGES, NetworkModel, settle, spread_over
 
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from model.errors import DatasetError
 from model.geometry import Geometry
 from model.intensity import IntensityRule
-from training.census import Census
+from training.data.census import Census
 from training.settings import FitSettings
-from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT
+from training.tiles.weight_map import BORDER_SIGMA, BORDER_WEIGHT
 
 PAPER_EDGE = 572
 """Input edge of figure 1, in px."""

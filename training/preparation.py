@@ -8,16 +8,16 @@ import torch
 from model.artefact import Artefact, Manifest
 from model.errors import DatasetError
 from model.runtime import Runtime
-from training import checkpoint
-from training.census import take_census
-from training.dataset import AnnotatedImage, Dataset, read_dataset
-from training.distributed import World
+from training.data.census import take_census
+from training.data.dataset import AnnotatedImage, Dataset, read_dataset
+from training.data.split import split
 from training.doctor import diagnose, tell
 from training.draft import draft_manifest
-from training.folder import RunFolder
 from training.plan import Plan, free_memory, make_plan
+from training.run import checkpoint
+from training.run.distributed import World
+from training.run.folder import RunFolder
 from training.settings import FitSettings
-from training.split import split
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from model.artefact import Manifest, ScoreRecord, pack
 from model.instances import InstanceRule
 from model.runtime import Runtime
-from training.dataset import AnnotatedImage
+from training.data.dataset import AnnotatedImage
 from training.evaluate import Evaluation, evaluate
 from training.validation import MOST_SETTLING, settle, spread_over
 

@@ -15,7 +15,7 @@ from pydantic_settings import (
 
 from model.architecture import Variant
 from model.geometry import Geometry
-from training.verdict import LabelsAsked
+from training.data.verdict import LabelsAsked
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
 

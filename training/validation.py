@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from model.artefact import Manifest
 from model.instances import foreground
 from model.segmentation import Model, softmax
-from training.dataset import AnnotatedImage
+from training.data.dataset import AnnotatedImage
 from training.evaluate import infer, main_score
-from training.loop import Validation
 from training.metrics import mean_iou, sweep_thresholds
+from training.run.progress import Validation
 from training.tuning import tune
 
 MOST_IMAGES, MOST_SETTLING = 48, 200

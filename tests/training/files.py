@@ -8,7 +8,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from training.dataset import Dataset, read_dataset
+from training.data.dataset import Dataset, read_dataset
 
 Pixels = NDArray[Any]
 

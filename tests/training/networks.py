@@ -11,8 +11,8 @@ from model.artefact import Manifest
 from model.network import UNet
 from tests.training.conftest import make_manifest
 from tests.training.files import write_pair
-from training import checkpoint
-from training.dataset import Dataset, read_dataset
+from training.data.dataset import Dataset, read_dataset
+from training.run import checkpoint
 
 SOURCE = {"data": "nowhere", "labels": "auto", "ignore": None, "folds": 3, "fold": 1}
 VALIDATION = {"step": 3, "threshold": 0.35, "rule": None}

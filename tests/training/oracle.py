@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from model.architecture import Architecture
 from model.artefact import Manifest
 from tests.conftest import manifest_of
-from training.dataset import AnnotatedImage
-from training.labels import objects_of
+from training.data.dataset import AnnotatedImage
+from training.data.labels import objects_of
 
 DEPTH_1 = Architecture(depth=1)
 

@@ -18,12 +18,12 @@ from model.runtime import Runtime
 from tests.conftest import manifest_of
 from tests.training.drawn import discs
 from tests.training.small import make_plan
-from training.dataset import AnnotatedImage
+from training.data.dataset import AnnotatedImage
+from training.data.labels import objects_of
 from training.evaluate import evaluate
-from training.folder import RunFolder
-from training.labels import objects_of
 from training.metrics.evaluation import Evaluation
 from training.report import write_report
+from training.run.folder import RunFolder
 
 LOG: Sequence[dict[str, Any]] = (
     {"kind": "training", "step": 50, "loss": 0.7, "learning_rate": 1e-3, "steps_per_second": 2.0},

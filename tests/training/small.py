@@ -13,14 +13,16 @@ from model.architecture import Architecture
 from model.geometry import Geometry
 from model.intensity import IntensityRule, IntensityScale
 from model.network import UNet
-from training import checkpoint
-from training.augmentation import Sampler
-from training.dataset import AnnotatedImage
-from training.distributed import World
-from training.loop import Identity, Loop, Validation
+from training.data.dataset import AnnotatedImage
 from training.plan import Plan
+from training.run import checkpoint
+from training.run.distributed import World
+from training.run.identity import Identity
+from training.run.loop import Loop
+from training.run.progress import Validation
 from training.settings import FitSettings
-from training.store import Store, StoredImage, prepare
+from training.tiles.augmentation import Sampler
+from training.tiles.store import Store, StoredImage, prepare
 
 CPU = torch.device("cpu")
 DEPTH = 1

@@ -13,9 +13,9 @@ from model.errors import DatasetError
 from model.intensity import IntensityRule
 from tests.training.files import noise, stripes, write_many, write_pair
 from tests.training.small import make_plan, make_settings
-from training.dataset import Dataset, digest, read_dataset
+from training.data.dataset import Dataset, digest, read_dataset
+from training.data.split import split
 from training.draft import PALETTE, class_names, draft_manifest
-from training.split import split
 
 
 def classes(folder: Path, count: int) -> Dataset:

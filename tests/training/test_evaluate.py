@@ -21,7 +21,7 @@ from model.runtime import Runtime
 from model.segmentation import Model
 from tests.conftest import MakeArtefact, manifest_of
 from tests.training.oracle import DEPTH_1, Oracle, narrow, oracle, shifted, squares
-from training.dataset import AnnotatedImage, Dataset, digest, read_dataset
+from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
 from training.evaluate import (
     choose_images,
     evaluate,

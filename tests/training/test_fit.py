@@ -23,14 +23,15 @@ from tests.conftest import ROOT
 from tests.training.conftest import BLOBS, TINY, Run
 from tests.training.files import noise, write_pair
 from tests.training.small import results_of, same
-from training import checkpoint, evaluate, fit
-from training.dataset import digest, read_dataset
+from training import evaluate, fit
+from training.data.dataset import digest, read_dataset
+from training.data.split import split
 from training.fit import choose_device, main
-from training.folder import RunFolder
-from training.loop import Loop
 from training.plan import Plan
 from training.preparation import describe
-from training.split import split
+from training.run import checkpoint
+from training.run.descent import Descent
+from training.run.folder import RunFolder
 
 TOUCHING = BLOBS.parent / "touching-cells"
 SHORT = ["--steps", "4", "--validate-every", "4"]
@@ -155,12 +156,12 @@ class TestResume:
         """A real SIGKILL in the middle of step 48; the last checkpoint is of step 40."""
         folder = tmp_path / "Blobs of mine"
         script = (
-            "import sys; from training import fit; from training.loop import Loop\n"
-            "finite = Loop._finite\n"
-            "def wait(loop, *arguments):\n"
-            "    if loop.progress.step == 47: print('now', flush=True); sys.stdin.read()\n"
-            "    return finite(loop, *arguments)\n"
-            "Loop._finite = wait\n"
+            "import sys; from training import fit; from training.run.descent import Descent\n"
+            "finite = Descent._finite\n"
+            "def wait(descent, step, *arguments):\n"
+            "    if step == 47: print('now', flush=True); sys.stdin.read()\n"
+            "    return finite(descent, step, *arguments)\n"
+            "Descent._finite = wait\n"
             "fit.main()\n"
         )
         command = [sys.executable, "-c", script, str(BLOBS), "--out", str(folder), *TINY]
@@ -188,14 +189,14 @@ class TestResume:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         words = [str(BLOBS), "--out", str(tmp_path / "run"), *SMALLEST]
-        finite = Loop._finite
+        finite = Descent._finite
 
-        def interrupt(loop: Loop, *arguments: Any) -> float:
-            if loop.progress.step == 2:
+        def interrupt(descent: Descent, step: int, *arguments: Any) -> float:
+            if step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
-            return finite(loop, *arguments)
+            return finite(descent, step, *arguments)
 
-        monkeypatch.setattr(Loop, "_finite", interrupt)
+        monkeypatch.setattr(Descent, "_finite", interrupt)
         assert main(words) == 128 + signal.SIGTERM
         monkeypatch.undo()
         last = capsys.readouterr().err.splitlines()[-1]
@@ -478,7 +479,7 @@ class TestRefusals:
             raise MemoryError
 
         with monkeypatch.context() as patched:
-            patched.setattr(Loop, "_step", fail)
+            patched.setattr(Descent, "step", fail)
             assert "Take a smaller --tile-edge" in self.fails([*words, "--tile-edge", "60"], capsys)
         assert main([*words, "--tile-edge", "44"]) == 0
 

@@ -13,7 +13,7 @@ from model.errors import DatasetError
 from model.geometry import Geometry
 from model.intensity import IntensityRule
 from tests.training.small import make_plan as small_plan
-from training.census import Census
+from training.data.census import Census
 from training.plan import (
     FEWEST_STEPS,
     LARGEST_BATCH,
@@ -28,7 +28,7 @@ from training.plan import (
     tile_bytes,
 )
 from training.settings import FitSettings
-from training.weight_map import BORDER_SIGMA, BORDER_WEIGHT
+from training.tiles.weight_map import BORDER_SIGMA, BORDER_WEIGHT
 
 PLENTY = 10**12
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from model.geometry import Geometry
-from training.dataset import read_dataset
+from training.data.dataset import read_dataset
+from training.data.split import split
 from training.settings import SAMPLES, FitSettings, explain
-from training.split import split
 
 NOT_REPEATED = {"data", "out", "resume", "plan_only"}
 NOT_ASKED = {"ridges": None, "elastic": True}

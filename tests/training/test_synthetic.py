@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from training.labels import objects_of
+from training.data.labels import objects_of
 from training.synthetic import Kind, generate, main
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -17,7 +17,7 @@ from model.network import UNet
 from model.segmentation import softmax
 from tests.training.conftest import make_manifest
 from tests.training.networks import bright_is_object, drawn, manifest_for, write_spots
-from training.dataset import AnnotatedImage, Dataset
+from training.data.dataset import AnnotatedImage, Dataset
 from training.evaluate import infer
 from training.metrics import mean_iou, sweep_thresholds
 from training.tuning import tune

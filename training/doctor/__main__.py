@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from training.census import Census
+from training.data.census import Census
+from training.data.verdict import LabelsAsked
 from training.doctor.examination import examine
 from training.doctor.finding import counted, tell
 from training.settings import FitSettings
-from training.verdict import LabelsAsked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

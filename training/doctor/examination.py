@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import DatasetError
-from training.census import Census, summarise
-from training.dataset import Dataset
+from training.data.census import Census, summarise
+from training.data.dataset import Dataset
+from training.data.forms import find_pairs
+from training.data.split import split
+from training.data.verdict import LabelsAsked
 from training.doctor import copies, images, objects
 from training.doctor.finding import Finding, in_order, refusal
 from training.doctor.record import Record, Records, file_names, record
 from training.doctor.survey import survey
-from training.forms import find_pairs
-from training.split import split
-from training.verdict import LabelsAsked
 
 EXAMINATIONS: tuple[Callable[[Records], Iterator[Finding]], ...] = (
     copies.examine_duplicates,
@@ -61,7 +61,7 @@ def diagnose(
     """Give all that is to be said about a data set before it is trained on; errors first.
 
     Args:
-        path: A folder in one of the three forms of `training.forms`.
+        path: A folder in one of the three forms of `training.data.forms`.
         labels: What labels hold; `auto` tells it by their values.
         ignore: Value in the label files of pixels that are neither class nor object.
         folds: Number of folds that the run divides the images into.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from model.architecture import Architecture
 from model.geometry import Geometry
-from training.census import PERCENTILES, ObjectFacts, diameter
+from training.data.census import PERCENTILES, ObjectFacts, diameter
 from training.doctor.finding import Finding, counted, few
 from training.doctor.record import Record, Records
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 
 from model.artefact import LabelKind
-from training.census import Census, ImageFacts, measure
-from training.dataset import AnnotatedImage, Dataset, digest
-from training.forms import Pair
+from training.data.census import Census, ImageFacts, measure
+from training.data.dataset import AnnotatedImage, Dataset, digest
+from training.data.forms import Pair
 
 THUMBNAIL_EDGE = 32
 SHADING_WAVES = 5

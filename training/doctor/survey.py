@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import DatasetError
-from training.dataset import MOST_SEMANTIC, Dataset, Shape
+from training.data.dataset import MOST_SEMANTIC, Dataset, Shape
+from training.data.forms import Pair, Pairs
+from training.data.pixels import read_labels, read_shape
+from training.data.verdict import LabelsAsked, Survey
 from training.doctor.finding import Finding, refusal
 from training.doctor.record import file_names
-from training.forms import Pair, Pairs
-from training.pixels import read_labels, read_shape
-from training.verdict import LabelsAsked, Survey
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.labels import IntArray
+from training.data.labels import IntArray
 
 _TABLE_CELLS = 1 << 22
 """Largest table of pairs, in cells, that is counted in place; larger ones are sorted instead."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.labels import IntArray, require_classes
+from training.data.labels import IntArray, require_classes
 from training.metrics.bootstrap import Quotients, pool, quotient_of
 
 TOLERANCE = 2.0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from training.labels import IntArray, require_ids
+from training.data.labels import IntArray, require_ids
 from training.metrics.bootstrap import Quotients
 from training.metrics.counting import count_pairs, small_ids
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import DatasetError
-from training.labels import IntArray, require_labels
+from training.data.labels import IntArray, require_labels
 from training.metrics.bootstrap import Quotients, pool, quotient_of
 from training.metrics.counting import count_pairs, small_ids
 

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import AnnotatedImage
+from training.data.dataset import AnnotatedImage
 from training.metrics.bootstrap import FloatArray, Quotients, pool, quotient_of
 from training.metrics.calibration import calibration_error, reliability_sums
 from training.metrics.masks import mask_quotients

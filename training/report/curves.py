@@ -13,7 +13,7 @@ def curves(log: Log, last: int, score: str) -> str:
     """Draw what the log holds; a curve without a point is left out.
 
     Args:
-        log: Entries of `training.loop.Loop`.
+        log: Entries of `training.run.loop.Loop`.
         last: The step whose parameters were kept.
         score: What people call the main score.
     """

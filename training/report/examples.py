@@ -12,7 +12,7 @@ from model import averaging as passes
 from model.artefact import Averaging, Manifest
 from model.segmentation import DEFAULT_TILE_EDGE, Model, decide
 from model.tiling import tile_edges
-from training.dataset import AnnotatedImage
+from training.data.dataset import AnnotatedImage
 from training.evaluate import find_objects
 from training.metrics.counting import small_ids
 from training.metrics.evaluation import Evaluation

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.labels import IntArray
+from training.data.labels import IntArray
 from training.metrics.objects import IOU_THRESHOLDS, Overlaps
 
 Ids = NDArray[np.intp]

@@ -5,8 +5,7 @@ from html import escape
 from typing import Any
 
 from model.runtime import Runtime
-from training.dataset import AnnotatedImage
-from training.folder import RunFolder
+from training.data.dataset import AnnotatedImage
 from training.metrics.evaluation import Evaluation
 from training.plan import Plan
 from training.report.calibration import reliability
@@ -15,6 +14,7 @@ from training.report.examples import examples
 from training.report.record import file_facts, introduction, plan_table
 from training.report.scores import every_image, headline, score_table, shown_first
 from training.report.style import STYLE
+from training.run.folder import RunFolder
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -1,0 +1,90 @@
+"""Classes or objects: how the two are told apart, and how that is said."""
+
+import numpy as np
+import pytest
+
+from tests.training.files import Pixels, stripes
+from training.data.verdict import Survey, Verdict
+
+
+def judge(*labels: Pixels, ignore: int | None = None) -> Verdict:
+    survey = Survey(ignore)
+    for entry in labels:
+        survey.add(entry)
+    return survey.verdict("auto")
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_black_and_white_labels_are_two_classes(white: int) -> None:
+    """Also where every white region is in one piece, as an object would be."""
+    labels = np.zeros((12, 9), np.uint8)
+    labels[3:7, 2:6] = white
+    assert judge(labels) == Verdict(
+        "semantic",
+        f"The labels are semantic labels: their only values are 0 and {white}, as in a mask.",
+    )
+
+
+def test_few_values_in_many_pieces_are_classes() -> None:
+    labels = np.repeat([[0, 60, 0, 130, 60, 0, 130, 60]], 6, axis=0).astype(np.uint8)
+    assert judge(labels) == Verdict(
+        "semantic", "The labels are semantic labels: 3 values lie in 2.5 pieces each in an image."
+    )
+
+
+def test_few_values_of_one_piece_each_are_objects() -> None:
+    labels = np.repeat([[0, 1, 0, 2, 0, 3]], 6, axis=0).astype(np.uint8)
+    assert judge(labels, labels) == Verdict(
+        "instance",
+        "The labels are instance labels: each value is in one piece in its image (1 on average).",
+    )
+
+
+def test_sixteen_values_may_be_classes_and_seventeen_are_objects() -> None:
+    for count, kind in ((16, "semantic"), (17, "instance")):
+        labels = np.tile(np.repeat(np.arange(count), 2), (3, 2)).astype(np.uint8)
+        assert judge(labels).kind == kind
+
+
+def test_many_values_are_objects_whatever_their_pieces() -> None:
+    labels = (np.indices((24, 24)).sum(axis=0) % 20).astype(np.uint8)
+    assert judge(labels) == Verdict(
+        "instance", "The labels are instance labels: 20 distinct values, more than 16, are ids."
+    )
+
+
+def test_the_verdict_is_one_for_all_images_in_any_order() -> None:
+    """An image that by itself looks like classes has objects if the data set has."""
+    many = np.arange(1, 82, dtype=np.uint8).reshape(9, 9)
+    assert judge(stripes(), many).kind == judge(many, stripes()).kind == "instance"
+
+
+def test_a_value_that_comes_late_makes_classes_of_a_mask() -> None:
+    late = stripes(value=2)
+    assert judge(stripes(), late, late).reason.endswith(
+        "3 values lie in 3 pieces each in an image."
+    )
+
+
+def test_the_ignored_value_is_neither_counted_nor_looked_at() -> None:
+    labels = stripes()
+    labels[5, 5] = 7
+    assert judge(labels, ignore=7) == Verdict(
+        "semantic",
+        "The labels are semantic labels: their only values are 0 and 1, as in a mask; "
+        "the value 7 is ignored.",
+    )
+
+
+def test_a_value_to_be_ignored_that_no_pixel_has_is_mentioned() -> None:
+    assert judge(stripes(), ignore=9).reason.endswith(
+        "; the value 9 was to be ignored, and no pixel has it."
+    )
+
+
+def test_what_was_asked_for_is_not_judged() -> None:
+    survey = Survey()
+    survey.add(stripes())
+    assert survey.verdict("instance") == Verdict(
+        "instance", "The labels are instance labels: as was asked."
+    )

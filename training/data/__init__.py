@@ -1,0 +1,1 @@
+"""Annotated images: what lies in a folder, what its labels mean, and what is held out."""

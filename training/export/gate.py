@@ -1,0 +1,71 @@
+"""A file of lower precision is written only where it answers as well as that of float32 does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from model.artefact import Precision, ScoreRecord
+from model.errors import ParityError
+from training.export.trained import load
+from training.export.variants import Variant, compare, find_images
+
+LARGEST_LOSS = 0.005
+"""What a file of lower precision may lose of its main score."""
+
+
+def export_scored(
+    path: Path, precision: Precision, data: Path | None = None, *, force: bool = False
+) -> tuple[Variant, ...]:
+    """Export a checkpoint, and hold the file's main score against that of float32.
+
+    Args:
+        path: The checkpoint.
+        precision: That of the file.
+        data: Where the data of the training lies now; None is where it lay.
+        force: Let a variant pass that loses too much; its manifest says so.
+
+    Returns:
+        float32 first, the wanted variant last.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        DatasetError: if its data cannot be found.
+        ParityError: if the variant answers less well than it may.
+    """
+    precisions: tuple[Precision, ...] = ("fp32",) if precision == "fp32" else ("fp32", precision)
+    exact, *others = variants_of(path, precisions, data)
+    return (exact, *(passed(variant, exact, force=force) for variant in others))
+
+
+def variants_of(
+    path: Path, precisions: Sequence[Precision], data: Path | None = None
+) -> tuple[Variant, ...]:
+    """Make, score and time a checkpoint's files at several precisions, whatever they lose.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        DatasetError: if its data cannot be found.
+    """
+    trained = load(path)
+    images = find_images(trained.source, trained.manifest, data)
+    return compare(trained.network, trained.manifest, images, precisions)
+
+
+def passed(variant: Variant, exact: Variant, *, force: bool) -> Variant:
+    """Let a variant pass that loses little against float32, and note in its manifest what it loses.
+
+    Raises:
+        ParityError: if it loses more than it may, and is not forced.
+    """
+    name, found = variant.score
+    wanted = exact.score[1]
+    failed = not wanted - found <= LARGEST_LOSS  # a score that is not a number fails, too
+    if failed and not force:
+        raise ParityError(
+            f"{variant.manifest.precision} has {name} {found:.4f} and fp32 has {wanted:.4f} on "
+            f"validation: more than {LARGEST_LOSS} are lost. Take another --precision, or --force."
+        )
+    gate = {"score": name, "fp32": wanted, "this": found, "forced": failed}
+    scores = variant.manifest.scores or ScoreRecord(images=(), values={})
+    noted = scores.model_copy(update={"values": scores.values | {"gate": gate}})
+    return replace(variant, manifest=variant.manifest.model_copy(update={"scores": noted}))

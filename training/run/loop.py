@@ -1,0 +1,210 @@
+"""The training loop: steps, validations, checkpoints, and a log of both."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from model.errors import TrainingStopped
+from model.network import UNet
+from training.run import checkpoint
+from training.run.descent import Descent
+from training.run.distributed import World
+from training.run.folder import RunFolder
+from training.run.identity import Identity, fixed_settings, require_same_run
+from training.run.interruption import Signals, memory_errors_explained
+from training.run.progress import Progress, Validate
+from training.run.tensorboard import follow
+from training.settings import FitSettings
+from training.tiles.augmentation import Sampler, Tiles
+
+LOG_EVERY = 50
+"""Steps whose losses are averaged to one line of the log."""
+
+
+class Loop:
+    """One run: a network that descends on tiles, its validations and its progress."""
+
+    def __init__(
+        self,
+        network: UNet,
+        sampler: Sampler,
+        validate: Validate,
+        identity: Identity,
+        settings: FitSettings,
+        world: World | None = None,
+    ) -> None:
+        self.sampler = sampler
+        self.validate = validate
+        self.identity = identity
+        self.settings = settings
+        self.world = world or World()
+        self.folder = RunFolder(settings.out)
+        self.steps = sampler.plan.steps
+        self.places = self.world.places(sampler.plan.batch)
+        self.descent = Descent(
+            network, settings, self.steps, self.places, sampler.device, self.world
+        )
+        self.progress = Progress()
+        self._tell: Callable[[dict[str, Any]], None] = lambda _: None
+
+    def run(self) -> Progress:
+        """Train to the last step.
+
+        Raises:
+            LossNotFinite: if the loss or its gradient is infinite or not a number.
+            OutOfMemory: if a step or a validation does not fit the memory.
+            CheckpointError: if a checkpoint cannot be written.
+            TrainingStopped: if a signal asks to stop; the run can be resumed.
+        """
+        if self.progress.step == 0 and self.world.leads:
+            self._save()  # a kill at any step leaves something to resume from
+        began = time.perf_counter()
+        with (
+            memory_errors_explained(),
+            Signals() as signals,
+            self._followed(),
+            self._tiles_ahead() as tiles,
+            self._bar() as bar,
+        ):
+            while self.progress.step < self.steps:
+                loss = self.descent.step(self.progress.step, next(tiles))
+                self.progress.losses.append(loss)
+                self.progress.step += 1
+                bar.update()
+                bar.set_postfix(self._shown(loss), refresh=False)
+                if self._is_due(LOG_EVERY):
+                    self._log_losses(time.perf_counter() - began)
+                    began = time.perf_counter()
+                if self._is_due(self.settings.validate_every):
+                    self._validate()
+                    began = time.perf_counter()
+                if self.world.any(signals.came):
+                    self._stop()
+        return self.progress
+
+    def resume(self) -> None:
+        """Go on from the folder's last checkpoint.
+
+        Raises:
+            CheckpointError: if there is none, or it is of another run.
+        """
+        state = checkpoint.load(self.folder.last, self.sampler.device)
+        require_same_run(self.folder.last, state, self._fixed_settings(), self.identity.data_sha256)
+        self.descent.load(state)
+        self.progress = Progress(**state["progress"])
+
+    def _is_due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.steps
+
+    @contextlib.contextmanager
+    def _tiles_ahead(self) -> Iterator[Iterator[Tiles]]:
+        """Draw the tiles of the next step while this one is computed."""
+        with ThreadPoolExecutor(1) as pool:
+
+            def draw(step: int) -> Future[Tiles]:
+                return pool.submit(self.sampler.draw, step, self.places)
+
+            def tiles() -> Iterator[Tiles]:
+                coming = draw(self.progress.step)
+                for step in range(self.progress.step + 1, self.steps):
+                    ready, coming = coming.result(), draw(step)
+                    yield ready
+                yield coming.result()
+
+            yield tiles()
+
+    def _validate(self) -> None:
+        if self.world.leads:
+            validation = asdict(self.validate(self.descent.averaged.module))
+            entry = {"kind": "validation", "step": self.progress.step, **validation}
+            self._note(entry)
+            best = self.progress.best
+            if best is None or entry["value"] >= best["value"]:
+                self.progress.best = entry
+                checkpoint.save(self.folder.best, self._weights(entry))
+            self._save()
+        self.world.wait()
+
+    def _stop(self) -> None:
+        if self.world.leads:
+            self._save()
+        raise TrainingStopped(
+            f"Stopped at step {self.progress.step} of {self.steps}; "
+            "the same command with --resume goes on."
+        )
+
+    def _save(self) -> None:
+        checkpoint.save(self.folder.last, self._weights(self.progress.best) | self._state())
+        self._write_log()
+
+    def _weights(self, validation: dict[str, Any] | None) -> checkpoint.State:
+        return {
+            "model": self.descent.averaged.module.state_dict(),
+            "manifest": self.identity.manifest,
+            "plan": self.identity.plan,
+            "source": self.identity.source,
+            "validation": validation,
+        }
+
+    def _state(self) -> checkpoint.State:
+        return self.descent.state() | {
+            "progress": asdict(self.progress),
+            "settings": self._fixed_settings(),
+            "data_sha256": self.identity.data_sha256,
+        }
+
+    def _fixed_settings(self) -> dict[str, Any]:
+        return fixed_settings(self.settings, self.sampler.plan)
+
+    def _log_losses(self, seconds: float) -> None:
+        losses = self.progress.losses
+        self._note(
+            {
+                "kind": "training",
+                "step": self.progress.step,
+                "loss": sum(losses) / len(losses),
+                "learning_rate": self.descent.learning_rate,
+                "steps_per_second": len(losses) / seconds,
+            }
+        )
+        self.progress.losses = []
+        self._write_log()
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        self.progress.log.append(entry)
+        self._tell(entry)
+
+    @contextlib.contextmanager
+    def _followed(self) -> Iterator[None]:
+        """Let TensorBoard read along, if that was asked for."""
+        if not (self.settings.tensorboard and self.world.leads):
+            yield
+            return
+        with follow(self.folder.tensorboard, self.progress.step) as self._tell:
+            yield
+
+    def _write_log(self) -> None:
+        if self.world.leads:
+            lines = (json.dumps(entry) + "\n" for entry in self.progress.log)
+            self.folder.log.write_text("".join(lines))
+
+    def _bar(self) -> "tqdm[Any]":
+        return tqdm(
+            total=self.steps,
+            initial=self.progress.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.world.leads,
+        )
+
+    def _shown(self, loss: float) -> dict[str, str]:
+        shown = {"loss": f"{loss:.4f}"}
+        if best := self.progress.best:
+            shown[f"best {best['score']}"] = f"{best['value']:.4f}"
+        return shown

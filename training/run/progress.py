@@ -1,0 +1,35 @@
+"""How far a run has come, and what its validations have found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Main score of the network, as it stands, on the validation images."""
+
+    score: str
+    """Name of the main score."""
+    value: float
+    threshold: float | None
+    """The decision threshold of this score; with more than two classes there is none."""
+    rule: dict[str, Any] | None = None
+    """How objects were told apart; None where none were annotated one by one."""
+
+
+Validate = Callable[[nn.Module], Validation]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    best: dict[str, Any] | None = None
+    """The best validation so far, of equal ones the last: its step and what `Validation` holds."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last line of the log."""
+    log: list[dict[str, Any]] = field(default_factory=list)
