@@ -35,6 +35,7 @@ __all__ = [
     "infer",
     "main",
     "main_score",
+    "predict",
     "read_for",
     "report",
     "table",
@@ -65,13 +66,24 @@ def evaluate(
 
 def examine(model: Model, entry: AnnotatedImage, averaging: Averaging) -> tuple[str, Tally]:
     """Segment one image; give its name and what it adds to every score."""
+    probabilities, labels, found = predict(model, entry.image, averaging)
+    sweep = main_score(model.manifest) == "v_rand"
+    return entry.name, Tally.of(probabilities, labels, found, entry, sweep=sweep)
+
+
+def predict(
+    model: Model, image: NDArray[Any], averaging: Averaging
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32]]:
+    """Segment a whole image (C, H, W) as the service does.
+
+    Returns:
+        Probabilities (K, H, W), class ids (H, W) and object ids (H, W).
+    """
     manifest = model.manifest
     edges = tile_edges(manifest.geometry, DEFAULT_TILE_EDGE)
-    probabilities = passes.probabilities(entry.image, model, edges, averaging)
+    probabilities = passes.probabilities(image, model, edges, averaging)
     labels = decide(probabilities[1:], manifest.decision_threshold)
-    found = find_objects(probabilities, labels, manifest)
-    sweep = main_score(manifest) == "v_rand"
-    return entry.name, Tally.of(probabilities, labels, found, entry, sweep=sweep)
+    return probabilities, labels, find_objects(probabilities, labels, manifest)
 
 
 def find_objects(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import sys
@@ -79,9 +80,8 @@ def train(
         world.say(initialise_from(network, settings.init, settings.classes))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     validate = make_validate(prepared, device)
-    store = prepare(
-        folder.store / str(world.rank), prepared.training, manifest.architecture, prepared.plan
-    )
+    place = folder.store(world.rank)
+    store = prepare(place, prepared.training, manifest.architecture, prepared.plan)
     sampler = Sampler(store, prepared.plan, Geometry(settings.depth), settings.seed, device)
     identity = Identity(
         manifest.model_dump_json(),
@@ -93,7 +93,10 @@ def train(
     if settings.resume:
         loop.resume()
     world.say(f"on {device.type}, {world.size} process(es)")
-    return loop.run()
+    try:
+        return loop.run()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def make_validate(prepared: Prepared, device: torch.device) -> Validate:

@@ -83,13 +83,14 @@ class Plan(BaseModel):
 Chosen = tuple[Any, str]
 
 
-def make_plan(census: Census, settings: FitSettings, free_bytes: int) -> Plan:
+def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes: int = 1) -> Plan:
     """Choose every value that was not asked for.
 
     Args:
         census: The training images in numbers.
         settings: What was asked for.
         free_bytes: Free memory of the training device, in bytes.
+        processes: How many share a step's tiles, each on a device of its own.
     """
     values: dict[str, Any] = {"elastic": settings.elastic}
     reasons: dict[str, str] = {}
@@ -103,7 +104,7 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int) -> Plan:
             reasons[name] = "asked for"
 
     choose("tile_edge", lambda: _tile_edge(census, settings, free_bytes))
-    choose("batch", lambda: _batch(values["tile_edge"], settings, free_bytes))
+    choose("batch", lambda: _batch(values["tile_edge"], settings, free_bytes, processes))
     choose("steps", lambda: _steps(census, settings, values["tile_edge"], values["batch"]))
     choose("intensity", lambda: _intensity(census))
     choose("ridges", lambda: _ridges(census))
@@ -160,12 +161,15 @@ def _tile_edge(census: Census, settings: FitSettings, free_bytes: int) -> Chosen
     return paper, "the paper's tile" if paper == PAPER_EDGE else "the largest near the paper's tile"
 
 
-def _batch(edge: int, settings: FitSettings, free_bytes: int) -> Chosen:
+def _batch(edge: int, settings: FitSettings, free_bytes: int, processes: int) -> Chosen:
+    each = "" if processes == 1 else f", for each of {processes} processes"
     if not _on_cuda(settings):
-        return 1, "one large tile, as in the paper: on a CPU a batch is no faster"
+        why = f"one large tile, as in the paper{each}: on a CPU a batch is no faster"
+        return processes, why
     fitting = int(MEMORY_SHARE * free_bytes) // tile_bytes(settings.base_channels, edge)
-    batch = max(min(fitting, LARGEST_BATCH), 1)
-    return batch, f"as many as fit {free_bytes / 1e9:.0f} GB, up to {LARGEST_BATCH}"
+    most = max(LARGEST_BATCH // processes, 1)
+    why = f"as many as fit {free_bytes / 1e9:.0f} GB, up to {most}{each}"
+    return processes * max(min(fitting, most), 1), why
 
 
 def _on_cuda(settings: FitSettings) -> bool:

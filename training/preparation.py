@@ -1,12 +1,12 @@
 """What a run has before its first step: examined data, divided; a plan; a draft of the manifest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from model.artefact import Artefact, Manifest
-from model.errors import DatasetError
+from model.errors import CheckpointError, DatasetError
 from model.runtime import Runtime
 from training.data.census import take_census
 from training.data.dataset import AnnotatedImage, Dataset, read_dataset
@@ -45,12 +45,15 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
     dataset = read_dataset(settings.data, settings.labels, settings.ignore)
     settled = read_settled(settings)
     training, validation = divide(dataset, settings)
-    plan = world.same(choose_plan(settings, folder, training, device))  # free memory differs
+    plan = choose_plan(settings, folder, training, device, world.size)
+    plan = world.same(plan)  # free memory differs
     if world.leads:
         print(describe(dataset, training, validation))
         print(plan.describe())
         folder.plan.write_text(plan.model_dump_json(indent=2) + "\n")
     manifest = draft_manifest(settings, plan, dataset, training, validation)
+    if settled is not None:
+        require_same_network(manifest, settled.manifest)
     return Prepared(dataset, training, validation, plan, manifest, settled)
 
 
@@ -63,6 +66,24 @@ def read_settled(settings: FitSettings) -> Artefact | None:
     if settings.settled_by is None:
         return None
     return Runtime(RunFolder(settings.settled_by).model).artefact
+
+
+def require_same_network(draft: Manifest, settled: Manifest) -> None:
+    """Let a threshold and a rule be taken over by the same network alone.
+
+    Raises:
+        CheckpointError: if the run that settles this one trained another.
+    """
+    wanted, found = asdict(draft.architecture), asdict(settled.architecture)
+    differing = [name for name in sorted(wanted) if wanted[name] != found[name]]
+    if differing:
+        there, here = (
+            ", ".join(f"{name} {of[name]}" for name in differing) for of in (found, wanted)
+        )
+        raise CheckpointError(
+            f"The network of {settled.name} has {there}; this run {here}. "
+            "What was settled for one says nothing of the other."
+        )
 
 
 def divide(
@@ -79,13 +100,14 @@ def choose_plan(
     folder: RunFolder,
     training: Sequence[AnnotatedImage],
     device: torch.device,
+    processes: int,
 ) -> Plan:
     """Take the plan of the run that is resumed or that settles this one, or make one."""
     if settings.resume:
         return Plan.model_validate(checkpoint.load(folder.last)["plan"])
     if settings.settled_by is not None:
         return Plan.model_validate_json(RunFolder(settings.settled_by).plan.read_text())
-    return make_plan(take_census(training), settings, free_memory(device))
+    return make_plan(take_census(training), settings, free_memory(device), processes)
 
 
 def examine(settings: FitSettings) -> None:

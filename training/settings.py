@@ -22,6 +22,19 @@ SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
 StoredPrecision = Literal["fp32", "fp16"]
 """How an exported file can store its parameters."""
 
+PLANNED = (
+    "tile_edge",
+    "batch",
+    "steps",
+    "intensity",
+    "border_weight",
+    "border_sigma",
+    "ridges",
+    "object_share",
+    "largest_zoom",
+)
+"""Settings that overrule a plan; None where nothing was asked for."""
+
 
 class FitSettings(BaseSettings):
     """Train a U-Net on annotated images and export it to one ONNX file."""
@@ -134,6 +147,12 @@ class FitSettings(BaseSettings):
             raise ValueError(f"fold must lie below folds; found {self.fold} and {self.folds}")
         if self.cross_validate and self.settled_by is not None:
             raise ValueError("cross_validate holds images out, settled_by trains on all; take one")
+        planned = [f"--{_kebab(name)}" for name in PLANNED if getattr(self, name) is not None]
+        planned += [] if self.elastic else ["--no-elastic"]
+        if self.settled_by is not None and planned:
+            raise ValueError(
+                f"settled_by takes the plan of that run; leave out {', '.join(planned)}"
+            )
         return self
 
     @property

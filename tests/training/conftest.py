@@ -15,10 +15,8 @@ from model.artefact import ClassInfo, Manifest, TrainingRecord
 from training import fit
 
 BLOBS = Path(__file__).parents[2] / "docs" / "samples" / "blobs"
-TINY = shlex.split(
-    "--depth 2 --base-channels 4 --tile-edge 92 --batch 2 "
-    "--steps 60 --warmup-steps 5 --validate-every 40"
-)
+NETWORK = shlex.split("--depth 2 --base-channels 4 --warmup-steps 5 --validate-every 40")
+TINY = [*NETWORK, *shlex.split("--tile-edge 92 --batch 2 --steps 60")]
 """A network and a pace that take seconds."""
 
 

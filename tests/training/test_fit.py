@@ -20,7 +20,7 @@ from model.intensity import IntensityRule
 from model.runtime import Runtime
 from model.segmentation import segment
 from tests.conftest import ROOT
-from tests.training.conftest import BLOBS, TINY, Run
+from tests.training.conftest import BLOBS, NETWORK, TINY, Run
 from tests.training.files import noise, write_pair
 from tests.training.small import results_of, same
 from training import evaluate, fit
@@ -60,7 +60,7 @@ class TestARun:
     def test_its_folder_holds_what_is_documented(self, run: Run) -> None:
         folder = RunFolder(run.folder)
         files = {folder.last, folder.best, folder.log, folder.plan, folder.report, folder.model}
-        assert set(run.folder.iterdir()) == files | {folder.store}
+        assert set(run.folder.iterdir()) == files
 
     def test_it_says_what_it_found_and_planned_before_it_trains(self, run: Run) -> None:
         lines = run.printed.splitlines()
@@ -202,6 +202,7 @@ class TestResume:
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == "Stopped at step 3 of 4; the same command with --resume goes on."
         assert checkpoint.load(tmp_path / "run" / "last.pt")["progress"]["step"] == 3
+        assert not any((tmp_path / "run").glob("store*"))
 
     @pytest.mark.usefixtures("_without_a_model")
     def test_the_plan_is_the_old_one_whatever_memory_is_free_now(
@@ -353,7 +354,7 @@ class TestFineTuning:
 def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train on every image, by what the fixture `run` settled."""
     folder = tmp_path_factory.mktemp("whole") / "blobs"
-    words = [str(BLOBS), "--out", str(folder), "--settled-by", str(run.folder), *TINY]
+    words = [str(BLOBS), "--out", str(folder), "--settled-by", str(run.folder), *NETWORK]
     assert main(words) == 0
     return folder
 
@@ -384,11 +385,19 @@ class TestTrainingOnEveryImage:
         """Without images held out none is better than another."""
         assert manifest_of(whole).training.steps == 60
 
+    def test_another_network_than_that_of_the_run_before_is_refused(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["--out", str(tmp_path), "--settled-by", str(run.folder), "--depth", "3"]
+        assert main([str(BLOBS), *words]) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "has base_channels 4, depth 2; this run base_channels 32, depth 3" in said
+
     def test_a_run_that_is_not_finished_settles_nothing(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         words = ["--out", str(tmp_path / "run"), "--settled-by", str(tmp_path / "other")]
-        assert main([str(BLOBS), *words, *SMALLEST]) == 1
+        assert main([str(BLOBS), *words, *NETWORK]) == 1
         assert "other/model.onnx cannot be read" in capsys.readouterr().err
 
 

@@ -55,11 +55,11 @@ def census(**changes: Any) -> Census:
     return Census(**(fields | changes))
 
 
-def plan_of(counted: Census | None = None, free_bytes: int = PLENTY, **changes: Any) -> Plan:
-    asked: dict[str, Any] = {"device": "cpu"}
-    return make_plan(
-        counted or census(), FitSettings(out=Path("run"), **(asked | changes)), free_bytes
-    )
+def plan_of(
+    counted: Census | None = None, free_bytes: int = PLENTY, processes: int = 1, **changes: Any
+) -> Plan:
+    asked = FitSettings(out=Path("run"), **({"device": "cpu"} | changes))
+    return make_plan(counted or census(), asked, free_bytes, processes)
 
 
 @pytest.fixture
@@ -165,6 +165,21 @@ class TestTileEdge:
 class TestBatch:
     def test_it_is_one_tile_on_a_processor(self) -> None:
         assert plan_of().batch == 1
+
+    def test_every_process_has_a_tile_of_its_own(self) -> None:
+        plan = plan_of(processes=3)
+        assert plan.batch == 3
+        assert "for each of 3 processes" in plan.reasons["batch"]
+
+    @pytest.mark.usefixtures("_gpu")
+    @pytest.mark.parametrize(
+        ("tiles", "processes", "expected"),
+        [(8, 2, 8), (3, 2, 6), (8, 3, 6), (0, 4, 4), (9, 16, 16)],
+    )
+    def test_gpus_share_it_evenly(self, tiles: int, processes: int, expected: int) -> None:
+        free_bytes = int(tiles * tile_bytes(32, 572) / MEMORY_SHARE)
+        plan = plan_of(free_bytes=free_bytes, processes=processes, tile_edge=572, device="auto")
+        assert plan.batch == expected
 
     @pytest.mark.usefixtures("_gpu")
     @pytest.mark.parametrize(

@@ -112,6 +112,11 @@ def test_every_setting_has_a_line_of_help(name: str) -> None:
             ["--cross-validate", "--settled-by", "run"],
             "error: cross_validate holds images out, settled_by trains on all; take one",
         ),
+        (
+            ["--settled-by", "run", "--steps", "9", "--no-ridges", "--no-elastic"],
+            "error: settled_by takes the plan of that run; leave out "
+            "--steps, --ridges, --no-elastic",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_option(

@@ -8,12 +8,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from model import averaging as passes
 from model.artefact import Averaging, Manifest
-from model.segmentation import DEFAULT_TILE_EDGE, Model, decide
-from model.tiling import tile_edges
+from model.segmentation import Model
 from training.data.dataset import AnnotatedImage
-from training.evaluate import find_objects
+from training.evaluate import predict
 from training.metrics.counting import small_ids
 from training.metrics.evaluation import Evaluation
 from training.report import painting, pictures
@@ -79,11 +77,7 @@ def examples(model: Model, validation: Sequence[AnnotatedImage], evaluation: Eva
 
 def look(model: Model, entry: AnnotatedImage, averaging: Averaging) -> Seen:
     """Segment an image as the evaluation does, and keep what is shown of it."""
-    manifest = model.manifest
-    edges = tile_edges(manifest.geometry, DEFAULT_TILE_EDGE)
-    probabilities = passes.probabilities(entry.image, model, edges, averaging)
-    labels = decide(probabilities[1:], manifest.decision_threshold)
-    found = find_objects(probabilities, labels, manifest)
+    _, labels, found = predict(model, entry.image, averaging)
     if entry.ignored is not None:
         found = np.where(entry.ignored, 0, found)
     ids = small_ids(found), small_ids(entry.objects)
@@ -91,7 +85,7 @@ def look(model: Model, entry: AnnotatedImage, averaging: Averaging) -> Seen:
     return Seen(
         entry.name,
         (labels.shape[0], labels.shape[1]),
-        pictures.photograph(entry.image, manifest.intensity),
+        pictures.photograph(entry.image, model.manifest.intensity),
         pictures.resample(labels, size),
         pictures.resample(entry.semantic, size),
         pictures.resample(ids[0], size),

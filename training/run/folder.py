@@ -30,10 +30,9 @@ class RunFolder:
         """What was settled before the first step, with reasons."""
         return self.path / "plan.json"
 
-    @property
-    def store(self) -> Path:
-        """Training images, as tiles are cut from them; made anew by every start."""
-        return self.path / "store"
+    def store(self, rank: int) -> Path:
+        """Give the place of a process's training images, as tiles are cut from them."""
+        return self.path / f"store-{rank}"
 
     @property
     def log(self) -> Path:
