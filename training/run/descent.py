@@ -14,7 +14,7 @@ from model.network import UNet
 from training.run.distributed import World
 from training.run.dropout import TileDropout
 from training.run.loss import weighted_cross_entropy
-from training.run.optimisation import average_decay, build_optimiser, learning_rate
+from training.run.optimisation import average_decay, averaged_every, build_optimiser, learning_rate
 from training.settings import FitSettings
 from training.tiles.augmentation import Tiles
 
@@ -70,10 +70,10 @@ class Descent:
             group["lr"] = learning_rate(step, self.steps, self.settings)
         self.optimiser.zero_grad()
         loss = self._finite(step, "loss", self.world.total(self._add_gradients(step, tiles)))
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
-        self._finite(step, "norm of the gradient", norm)
+        self._clip(step)
         self.optimiser.step()
-        self.averaged.update_parameters(self.network)
+        if (step + 1) % averaged_every(self.steps) == 0:
+            self.averaged.update_parameters(self.network)
         return loss
 
     def state(self) -> dict[str, Any]:
@@ -122,6 +122,13 @@ class Descent:
         if last or not isinstance(self._parallel, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._parallel.no_sync()
+
+    def _clip(self, step: int) -> None:
+        """Scale the gradient down where it is too long; touch it at no other time."""
+        parameters = list(self.network.parameters())
+        norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        if self._finite(step, "norm of the gradient", norm) > self.settings.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
 
     def _finite(self, step: int, name: str, scalar: Tensor) -> float:
         value = float(scalar.detach())

@@ -11,6 +11,8 @@ MOMENTUM = 0.99
 """Source: Ronneberger et al. 2015, section 3."""
 AVERAGED_SHARE, MOST_AVERAGED_STEPS = 0.1, 1000
 """The parameters that are validated and kept are a running mean over this share of the steps."""
+MOST_STEPS_BETWEEN = 10
+"""The mean takes in the parameters of a step in so many at least, twenty times over its length."""
 
 
 def build_optimiser(network: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
@@ -29,7 +31,15 @@ def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
+def averaged_every(steps: int) -> int:
+    """Give the steps between two that the running mean takes in, for a run of so many."""
+    return max(min(int(_horizon(steps)) // 20, MOST_STEPS_BETWEEN), 1)
+
+
 def average_decay(steps: int) -> float:
-    """Give the decay of the running mean of the parameters, for a run of so many steps."""
-    horizon = min(max(AVERAGED_SHARE * steps, 1.0), MOST_AVERAGED_STEPS)
-    return 1 - 1 / horizon
+    """Give what the running mean keeps of itself when it takes in the parameters of a step."""
+    return 1 - averaged_every(steps) / _horizon(steps)
+
+
+def _horizon(steps: int) -> float:
+    return min(max(AVERAGED_SHARE * steps, 1.0), MOST_AVERAGED_STEPS)

@@ -13,6 +13,7 @@ Source: Ronneberger et al. 2015, section 3.1.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,17 @@ class Warp:
     """(2, 3, 3) displacements, in px of the image."""
 
     def places(self, edge: int) -> Tensor:
-        """Give (edge, edge, 2) rows and columns in the image, in px; some may lie outside."""
-        axis = torch.arange(edge, device=self.turn.device) - (edge - 1) / 2
-        offsets = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
-        smooth = functional.interpolate(
-            self.bend[None], (edge, edge), mode="bicubic", align_corners=True
-        )[0]
-        return offsets @ self.turn.T + smooth.permute(1, 2, 0) + self.centre
+        """Give (edge, edge, 2) rows and columns in the image, in px; some may lie outside.
+
+        Shift, turn and bend are one bilinear form of what a row and a column of the tile are:
+        the bicubic weights of its place among the displacements, its offset from the centre, and 1.
+        """
+        basis = bicubic_basis(edge).to(self.turn.device)
+        form = self.turn.new_zeros(2, ELASTIC_GRID + 2, ELASTIC_GRID + 2)
+        form[:, :-2, :-2] = self.bend
+        form[:, -2, -1], form[:, -1, -2] = self.turn[:, 0], self.turn[:, 1]
+        form[:, -1, -1] = self.centre
+        return torch.stack([basis @ axis @ basis.T for axis in form], dim=-1)
 
     def reach(self, edge: int) -> NDArray[np.float64]:
         """Bound the distance of a place from the centre, (2,) along rows and columns, in px."""
@@ -81,6 +86,15 @@ class Warp:
     def to(self, device: torch.device) -> "Warp":
         """Copy to a device."""
         return Warp(self.centre.to(device), self.turn.to(device), self.bend.to(device))
+
+
+@cache
+def bicubic_basis(edge: int) -> Tensor:
+    """Give (edge, 3 + 2): weights of the displacements, offset from the centre in px, and 1."""
+    unit = torch.eye(ELASTIC_GRID)[None, :, :, None]
+    weights = functional.interpolate(unit, (edge, 1), mode="bicubic", align_corners=True)[0, ..., 0]
+    offset = torch.arange(edge) - (edge - 1) / 2
+    return torch.cat([weights, offset[None], torch.ones(1, edge)]).T.contiguous()
 
 
 class Sampler:
@@ -187,6 +201,9 @@ def window(warp: Warp, edge: int, size: tuple[int, int]) -> tuple[tuple[int, int
 def mirror(places: Tensor, size: tuple[int, int]) -> Tensor:
     """Reflect rows and columns (…, 2) at the border pixels of an image, as often as it takes."""
     last = torch.tensor(size, device=places.device) - 1
+    once = last - (last - places.abs()).abs()
+    if once.min() >= 0:
+        return once
     period = (2 * last).clamp(min=1)
     folded = places.remainder(period)
     return torch.minimum(folded, period - folded).minimum(last)

@@ -33,7 +33,13 @@ from training.plan import Plan
 from training.run import checkpoint
 from training.run.dropout import TileDropout
 from training.run.loop import LOG_EVERY, Loop
-from training.run.optimisation import MOMENTUM, average_decay, build_optimiser, learning_rate
+from training.run.optimisation import (
+    MOMENTUM,
+    average_decay,
+    averaged_every,
+    build_optimiser,
+    learning_rate,
+)
 from training.run.progress import Validate, Validation
 
 ROOT = Path(__file__).parents[3]
@@ -169,10 +175,30 @@ class TestDropout:
 
 class TestRunningMean:
     @pytest.mark.parametrize(
-        ("steps", "horizon"), [(1, 1), (10, 1), (40, 4), (5000, 500), (10**6, 1000)]
+        ("steps", "horizon", "every"),
+        [
+            (1, 1, 1),
+            (10, 1, 1),
+            (40, 4, 1),
+            (400, 40, 2),
+            (2000, 200, 10),
+            (5000, 500, 10),
+            (10**6, 1000, 10),
+        ],
     )
-    def test_it_is_over_a_tenth_of_the_steps(self, steps: int, horizon: int) -> None:
-        assert average_decay(steps) == pytest.approx(1 - 1 / horizon)
+    def test_it_is_over_a_tenth_of_the_steps_taken_in_now_and_then(
+        self, steps: int, horizon: int, every: int
+    ) -> None:
+        assert averaged_every(steps) == every
+        assert average_decay(steps) == pytest.approx(1 - every / horizon)
+
+    def test_of_a_long_run_every_second_step_is_taken_in(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("training.run.descent.averaged_every", lambda _: 2)
+        loop = make_loop(make_settings(tmp_path), make_plan(steps=5))
+        loop.run()
+        assert int(loop.descent.averaged.n_averaged) == 2
 
     def test_it_is_that_of_the_parameters_after_every_step(self, tmp_path: Path) -> None:
         loop = make_loop(make_settings(tmp_path), make_plan(steps=40))
