@@ -1,22 +1,26 @@
 """Label maps and objects as clients read them: a PNG, or COCO run-length encoding."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from model.artefact import ClassInfo
 from model.errors import ObjectsTooMany
 from model.segmentation import Objects
+from service.images import png
 from service.negotiation import AnswerFormat
 from service.runs import Runs
 from service.schemas import RunLength, Segment
 
-FAST = 1
-"""zlib level: a label map is mostly runs, higher levels cost time and save little."""
+LEVEL = 6
+"""Of libdeflate: with packed pixels and no filter, label maps come out within a tenth of the
+smallest that any level or filter gives, in a twentieth of the time."""
+GREY = 0
+"""The colour type whose samples are values of their own. Source: PNG, section 11.2.1."""
 
 LARGEST_ID = (1 << 16) - 1
 """The most that a pixel of a PNG can say."""
@@ -41,15 +45,26 @@ def encode(
 
 
 def encode_png(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> bytes:
-    """Write a label map (H, W) as an 8-bit indexed PNG.
+    """Write a label map (H, W) as an indexed PNG, in as few bits a pixel as its classes need.
 
     A pixel is the id of its class, and the palette has the classes' colours, so the file is data
     and picture at once.
     """
-    picture = Image.frombuffer("P", labels.shape[::-1], np.ascontiguousarray(labels))
+    bits = next(bits for bits in (1, 2, 4, 8) if len(classes) <= 1 << bits)
     colours = bytes(part for entry in classes for part in ImageColor.getrgb(entry.colour))
-    picture.putpalette(colours.ljust(3 << 8, b"\0"))  # with few colours, Pillow would pack bits
-    return _png(picture)
+    return _png(labels.shape, bits, png.PALETTE, pack(labels, bits), colours)
+
+
+def pack(labels: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Put the values (H, W) of a row side by side in bytes, the first in the highest bits."""
+    if bits == 1:
+        return np.packbits(labels, axis=1)
+    in_a_byte = 8 // bits
+    padded = np.pad(labels, ((0, 0), (0, -labels.shape[1] % in_a_byte)))
+    packed = np.zeros((len(labels), padded.shape[1] // in_a_byte), np.uint8)
+    for place in range(in_a_byte):
+        packed |= padded[:, place::in_a_byte] << (8 - bits * (place + 1))
+    return packed
 
 
 def encode_segments(labels: NDArray[np.uint8], classes: Sequence[ClassInfo]) -> list[Segment]:
@@ -69,7 +84,8 @@ def encode_ids(objects: Objects) -> bytes:
             f"The image has {count:,} objects; a PNG of 16 bits numbers {LARGEST_ID:,}. "
             "Ask for format=json."
         )
-    return _png(Image.fromarray(objects.ids.astype(np.uint16)))
+    rows = objects.ids.astype(">u2").view(np.uint8)
+    return _png(objects.shape, 16, GREY, rows)
 
 
 def encode_objects(objects: Objects, classes: Sequence[ClassInfo]) -> list[Segment]:
@@ -78,10 +94,19 @@ def encode_objects(objects: Objects, classes: Sequence[ClassInfo]) -> list[Segme
     return _segments(objects.ids, range(1, len(found) + 1), found)
 
 
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=FAST)
-    return file.getvalue()
+def _png(
+    shape: tuple[int, ...], bits: int, colour: int, rows: NDArray[np.uint8], palette: bytes = b""
+) -> bytes:
+    """Write a PNG of packed rows (H, bytes), none of them filtered."""
+    height, width = shape
+    filtered = np.zeros((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 1:] = rows
+    form = png.Form(width, height, bits, colour, 0, 0, 0)
+    contents = {b"IHDR": form.packed()}
+    if palette:
+        contents[b"PLTE"] = palette
+    contents[b"IDAT"] = bytes(imagecodecs.deflate_encode(filtered.tobytes(), level=LEVEL))
+    return png.write({**contents, b"IEND": b""})
 
 
 def _segments(ids: NDArray[Any], wanted: range, classes: Sequence[ClassInfo]) -> list[Segment]:

@@ -19,6 +19,9 @@ from service.images.pixels import Grid, Pixels, channels_first
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SIGNATURES: tuple[bytes, ...] = (SIGNATURE,)
 
+FORM = ">IIBBBBB"
+"""How the chunk IHDR is laid out. Source: section 11.2.1."""
+
 MAX_CHUNKS = 100_000
 
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -69,6 +72,10 @@ class Form(NamedTuple):
     filtering: int
     interlacing: int
 
+    def packed(self) -> bytes:
+        """Give the content of the chunk."""
+        return struct.pack(FORM, *self)
+
 
 def read_grid(data: bytes) -> Grid:
     """Read how the pixels lie, once the whole chain is there."""
@@ -116,7 +123,7 @@ def walk(data: bytes) -> Iterator[Chunk]:
 
 def read_form(content: bytes) -> Form:
     """Read the content of the chunk IHDR, and check that the standard knows such a form."""
-    form = Form(*struct.unpack(">IIBBBBB", content))
+    form = Form(*struct.unpack(FORM, content))
     methods = [form.compression, form.filtering, form.interlacing]
     if form.bits not in BITS.get(form.colour, ()) or methods not in ([0, 0, 0], [0, 0, 1]):
         raise ImageUnreadable(

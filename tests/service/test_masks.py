@@ -38,10 +38,16 @@ def test_a_png_holds_the_label_map(labels: Labels) -> None:
     np.testing.assert_array_equal(np.asarray(opened(encode_png(labels, CLASSES))), labels)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, 256])
-def test_a_png_has_one_byte_a_pixel_however_many_classes_there_are(classes: int) -> None:
+@pytest.mark.parametrize(
+    ("classes", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8)]
+)
+def test_a_png_has_as_few_bits_a_pixel_as_its_classes_need(classes: int, bits: int) -> None:
     entries = [ClassInfo(id=index, name="c", colour="#ffffff") for index in range(classes)]
-    assert encode_png(np.zeros((2, 3), np.uint8), entries)[24] == 8
+    for width in range(1, 10):
+        labels = np.random.default_rng(width).integers(0, classes, (3, width), np.uint8)
+        content = encode_png(labels, entries)
+        assert content[24] == bits
+        np.testing.assert_array_equal(np.asarray(opened(content)), labels)
 
 
 def test_the_palette_of_a_png_has_the_colours_of_the_classes() -> None:
