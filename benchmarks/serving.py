@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE, Segmentation
-from model.tiling import tile_edges
+from model.segmentation import DEFAULT_SHAPES, Segmentation
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "model" / "pretrained" / "em-membranes.onnx"
@@ -43,11 +42,8 @@ READY_TIMEOUT_S = 120
 def main() -> int:
     """Measure, print a table, and write the result."""
     runtime = Runtime(MODEL)
-    edges = tile_edges(runtime.manifest.geometry, DEFAULT_TILE_EDGE)
-    for edge in edges:
-        runtime.warm_up(edge)
     with server() as client:
-        rows = [measure(runtime, edges, client, edge) for edge in ROUNDS]
+        rows = [measure(runtime, client, edge) for edge in ROUNDS]
     print("image       tiles          bare runs     POST /segment   ratio    bar")
     for row in rows:
         print(
@@ -59,19 +55,19 @@ def main() -> int:
     return int(any(row["ratio"] > row["bar"] for row in rows))
 
 
-def measure(
-    runtime: Runtime, edges: tuple[int, ...], client: httpx.Client, edge: int
-) -> dict[str, Any]:
+def measure(runtime: Runtime, client: httpx.Client, edge: int) -> dict[str, Any]:
     """Time bare runs and requests in turn, and give the median of their ratios."""
     with Image.open(SAMPLE) as picture:
         image = np.tile(np.asarray(picture), (edge // 512, edge // 512))
     body = png(image)
-    work = Segmentation.begin(image[np.newaxis], runtime.manifest, edges)
+    work = Segmentation.begin(image[np.newaxis], runtime.manifest, DEFAULT_SHAPES)
+    height, width = work.plan.tile_shape
+    runtime.warm_up(work.plan.tile_shape)
     batches = [work.read(tile)[np.newaxis] for tile in work.plan.tiles]
     pairs = [(run_bare(runtime, batches), request(client, body)) for _ in range(ROUNDS[edge])]
     return {
         "image": f"{edge}×{edge}",
-        "tiles": f"{len(batches)} of {work.plan.edge}",
+        "tiles": f"{len(batches)} of {height}×{width}",
         "rounds": len(pairs),
         "bare_s": statistics.median(bare for bare, _ in pairs),
         "request_s": statistics.median(full for _, full in pairs),

@@ -7,7 +7,7 @@ and canvases are turned as views: a pass takes no memory of its own.
 Source: Ronneberger et al. 2015, section 4 (averages over 7 rotated versions).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import Averaging, Manifest
+from model.planner import TileShapes, plan_tiles
 from model.segmentation import Model, Output, Segmentation
-from model.tiling import plan_tiles
 
 PASSES: Mapping[Averaging, int] = {"none": 1, "rotations": 8}
 """How often each pixel of an image is segmented."""
@@ -25,27 +25,27 @@ PASSES: Mapping[Averaging, int] = {"none": 1, "rotations": 8}
 def begin(
     image: NDArray[Any],
     manifest: Manifest,
-    edges: Sequence[int],
+    shapes: TileShapes,
     *,
     averaging: Averaging,
     output: Output,
 ) -> tuple[Segmentation, ...]:
     """Prepare an image (C, H, W) for as many passes as the averaging takes.
 
-    All passes have tiles of one edge. They share one canvas, full when all have written their
+    They share one canvas, full when all have written their
     tiles; the first pass has it upright.
 
     Args:
         image: The whole image.
         manifest: The model's manifest.
-        edges: Input edges that a tile may have, in px.
+        shapes: Input shapes that a tile may have.
         averaging: Whether the image is also turned and mirrored.
         output: What the canvas holds; only probabilities can be averaged.
 
     Raises:
         ValueError: Labels or logits are to be averaged.
     """
-    upright = Segmentation.begin(image, manifest, edges, output=output)
+    upright = Segmentation.begin(image, manifest, shapes, output=output)
     if averaging == "none":
         return (upright,)
     if output not in ("probabilities", "foreground"):
@@ -55,7 +55,7 @@ def begin(
         replace(
             upright,
             image=pixels,
-            plan=plan_tiles(pixels.shape[1:], manifest.geometry, edges),
+            plan=plan_tiles(pixels.shape[1:], manifest.architecture, shapes),
             canvas=canvas,
             passes=PASSES[averaging],
         )
@@ -64,10 +64,10 @@ def begin(
 
 
 def probabilities(
-    image: NDArray[Any], model: Model, edges: Sequence[int], averaging: Averaging
+    image: NDArray[Any], model: Model, shapes: TileShapes, averaging: Averaging
 ) -> NDArray[np.float32]:
     """Give the probabilities (K, H, W) of an image (C, H, W), averaged over all passes."""
-    passes = begin(image, model.manifest, edges, averaging=averaging, output="probabilities")
+    passes = begin(image, model.manifest, shapes, averaging=averaging, output="probabilities")
     for work in passes:
         work.complete(model)
     return passes[0].canvas

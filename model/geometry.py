@@ -136,29 +136,66 @@ class Geometry:
         return self.stride * bottom_edge + self.offset
 
 
-def flops(architecture: Architecture, input_edge: int) -> int:
-    """Floating-point operations of one square tile (a multiply-add counts two).
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """One convolution of a network, and how its output grows with the tile."""
+
+    flops: int
+    """Floating-point operations of one output px, all channels (a multiply-add counts two)."""
+    scale: int
+    """Input px of the tile to one output px, along an axis."""
+    loss: int
+    """Input px of the tile that have no output px, along an axis."""
+
+    def edge(self, input_edge: int) -> int:
+        """Edge of its output for a tile of a valid input edge, in px."""
+        return (input_edge - self.loss) // self.scale
+
+
+def convolutions(architecture: Architecture) -> tuple[Convolution, ...]:
+    """Follow figure 1 from the tile to the logits, convolution by convolution.
+
+    Source: Ronneberger et al. 2015, figure 1.
+    """
+    found: list[Convolution] = []
+    scale, loss = 1, 0
+
+    def convolve(kernel: int, incoming: int, outgoing: int) -> None:
+        found.append(Convolution(2 * kernel**2 * incoming * outgoing, scale, loss))
+
+    def convolve_twice(incoming: int, outgoing: int) -> None:
+        nonlocal loss
+        for channels in (incoming, outgoing):
+            loss += 2 * scale
+            convolve(3, channels, outgoing)
+
+    incoming = architecture.in_channels
+    for level in range(architecture.depth + 1):
+        convolve_twice(incoming, architecture.channels(level))
+        incoming = architecture.channels(level)
+        scale *= 2  # the pooling below; there is none below the last level
+    scale //= 2
+    for level in reversed(range(architecture.depth)):
+        skip, up = architecture.channels(level), up_channels(architecture, level)
+        scale //= 2
+        convolve(1, 2 * skip, up)  # of its four kernel weights, each output px meets one
+        convolve_twice(skip + up, skip)
+    convolve(1, architecture.base_channels, architecture.num_classes)
+    return tuple(found)
+
+
+def flops(architecture: Architecture, tile_shape: tuple[int, int]) -> int:
+    """Floating-point operations of one tile (a multiply-add counts two).
+
+    Args:
+        architecture: Of the network.
+        tile_shape: Valid input height and width, in px.
 
     Source: 300.9 GFLOP for figure 1 of Ronneberger et al. 2015 (572 px, 64 base channels).
     """
-    geometry = Geometry(architecture.depth)
-    contracting = geometry.contracting_edges(input_edge)
-    expansive = geometry.expansive_edges(input_edge)
-    total = 0
-    incoming = architecture.in_channels
-    for level, edge in enumerate(contracting):
-        outgoing = architecture.channels(level)
-        total += _convolution(edge + 2, 3, incoming, outgoing) + _convolution(
-            edge, 3, outgoing, outgoing
-        )
-        incoming = outgoing
-    for level, edge in zip(reversed(range(architecture.depth)), expansive, strict=True):
-        skip = architecture.channels(level)
-        up = up_channels(architecture, level)
-        total += _convolution(edge + LOSS_PER_LEVEL, 1, 2 * skip, up)
-        total += _convolution(edge + 2, 3, skip + up, skip) + _convolution(edge, 3, skip, skip)
-    return total + _convolution(
-        expansive[-1], 1, architecture.base_channels, architecture.num_classes
+    height, width = tile_shape
+    return sum(
+        layer.flops * layer.edge(height) * layer.edge(width) for layer in convolutions(architecture)
     )
 
 
@@ -166,7 +203,3 @@ def up_channels(architecture: Architecture, level: int) -> int:
     """Channels that the up-convolution into a level gives."""
     doubled = architecture.variant == "release" and level == 0
     return architecture.channels(level + 1 if doubled else level)
-
-
-def _convolution(output_edge: int, kernel: int, incoming: int, outgoing: int) -> int:
-    return 2 * output_edge**2 * kernel**2 * incoming * outgoing

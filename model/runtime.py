@@ -80,10 +80,10 @@ class Runtime:
             raise InferenceFailed(f"The runtime failed on a batch of {shape}.") from exc
         return logits
 
-    def warm_up(self, edge: int, batch: int = 1) -> None:
+    def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         """Run empty tiles of one shape, so that no request pays for the first run of it."""
         channels = self.manifest.architecture.in_channels
-        self.run(np.zeros((batch, channels, edge, edge), np.float32))
+        self.run(np.zeros((batch, channels, *tile_shape), np.float32))
 
 
 def refuse_two_runtimes() -> None:
@@ -129,6 +129,7 @@ def _session(path: Path, data: bytes, providers: list[Any], threads: int) -> Any
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # tiles have many shapes; a pattern for each would add up
     # Threads that spin between runs would take the cores from everything else.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

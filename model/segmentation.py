@@ -1,6 +1,5 @@
 """One image on its way through a model: what the service and the evaluation both do."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,10 +10,13 @@ from scipy import ndimage
 from model.artefact import Averaging, Manifest
 from model.instances import classes_of, separate
 from model.intensity import IntensityScale, match_channels
-from model.tiling import Plan, Region, Tile, extract, place, plan_tiles
+from model.planner import TileShapes, plan_tiles
+from model.tiling import Plan, Region, Tile, extract, place
 
 DEFAULT_TILE_EDGE = 1212
-"""Largest input edge of a tile where nobody sets another, in px; it holds 1024×1024 px whole."""
+"""Edge of a square as large as tiles may be where nobody sets another, in px; it holds 1024×1024 px
+whole."""
+DEFAULT_SHAPES = TileShapes(DEFAULT_TILE_EDGE**2)
 
 Wanted = Literal["labels", "instances"]
 """What an image is segmented for: the class of every pixel, or objects."""
@@ -72,7 +74,7 @@ class Segmentation:
         cls,
         image: NDArray[Any],
         manifest: Manifest,
-        edges: Sequence[int],
+        shapes: TileShapes,
         *,
         region: Region | None = None,
         output: Output = "labels",
@@ -82,12 +84,12 @@ class Segmentation:
         Args:
             image: The whole image, also where only a region is wanted.
             manifest: The model's manifest.
-            edges: Input edges that a tile may have, in px.
+            shapes: Input shapes that a tile may have.
             region: What is wanted; None is the whole image.
             output: What the canvas holds.
         """
         image = match_channels(image, manifest.architecture.in_channels)
-        plan = plan_tiles((image.shape[1], image.shape[2]), manifest.geometry, edges, region=region)
+        plan = plan_tiles(image.shape[1:], manifest.architecture, shapes, region)
         shape = plan.region.shape
         maps = manifest.architecture.num_classes - (output == "foreground")
         canvas: NDArray[Any] = (
@@ -98,7 +100,7 @@ class Segmentation:
         return cls(manifest, image, manifest.intensity.measure(image), plan, canvas, output)
 
     def read(self, tile: Tile) -> NDArray[np.float32]:
-        """Give what the network reads for one tile: (C, edge, edge)."""
+        """Give what the network reads for one tile: (C, h, w)."""
         return self.scale.apply(extract(self.image, tile.input_region))
 
     def write(self, tile: Tile, logits: NDArray[np.float32]) -> None:
@@ -152,7 +154,7 @@ def output_for(wanted: Wanted, manifest: Manifest, averaging: Averaging) -> Outp
 def segment(
     image: NDArray[Any],
     model: Model,
-    edges: Sequence[int],
+    shapes: TileShapes,
     *,
     region: Region | None = None,
     output: Output = "labels",
@@ -162,7 +164,7 @@ def segment(
     Returns:
         (H, W) uint8 class ids, or float32 logits or probabilities; of the region, if there is one.
     """
-    work = Segmentation.begin(image, model.manifest, edges, region=region, output=output)
+    work = Segmentation.begin(image, model.manifest, shapes, region=region, output=output)
     work.complete(model)
     return work.canvas
 

@@ -19,7 +19,7 @@ whole image:
 Source: Ronneberger et al. 2015, figure 2.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,12 +76,12 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The tiles that cover a region of an image, all of one edge, row by row."""
+    """The tiles that cover a region of an image, all of one shape, row by row."""
 
     image_shape: tuple[int, int]
     region: Region
-    edge: int
-    """Input edge of every tile, in px."""
+    tile_shape: tuple[int, int]
+    """Input height and width of every tile, in px."""
     tiles: tuple[Tile, ...]
 
 
@@ -96,60 +96,67 @@ class PixelSource(Protocol):
         """Return the pixels of a slice."""
 
 
-def tile_edges(geometry: Geometry, largest: int) -> tuple[int, ...]:
-    """Return the ladder of input edges that plans choose from, smallest first, in px.
-
-    Few fixed shapes can be warmed up and batched across images. The rungs hold images of 64, 96,
-    128, 192, … px whole and stand at most 1.5 apart; the last is the largest edge allowed.
-
-    Raises:
-        GeometryError: if no tile within `largest` can cover an image.
-    """
-    if largest < geometry.smallest_tiling_edge:
-        raise GeometryError(
-            f"Tiles of {largest} px cannot cover an image without seams: "
-            f"the smallest edge that can is {geometry.smallest_tiling_edge} px."
-        )
-    rungs = [geometry.edge_for(factor << power) for power in range(6, 20) for factor in (1, 2, 3)]
-    top = geometry.edge_at_most(largest)
-    return tuple(sorted({edge for edge in rungs if edge < top} | {top}))
-
-
-def plan_tiles(
+def lay_tiles(
     image_shape: tuple[int, int],
     geometry: Geometry,
-    edges: Sequence[int],
+    tile_shape: tuple[int, int],
     region: Region | None = None,
 ) -> Plan:
-    """Find the cheapest cover of an image, or of a region of it, by tiles of one edge.
+    """Cover an image, or a region of it, by tiles of one shape, no more than it takes.
 
     Args:
         image_shape: Height and width of the whole image, from 1×1.
         geometry: Geometry of the network.
-        edges: Input edges to choose from, in px.
+        tile_shape: Valid input height and width of a tile, in px.
         region: What is wanted; None is the whole image.
 
     Raises:
-        GeometryError: for an empty image, a region outside of it, or edges that cannot cover it.
+        GeometryError: for an empty image, a region outside of it, or tiles that cannot cover it.
+    """
+    region = region_of(image_shape, region)
+    rows, columns = (
+        _origins(span, geometry, edge)
+        for span, edge in zip(spans_of(region, geometry), tile_shape, strict=True)
+    )
+    tiles = tuple(
+        _tile(top, left, tile_shape, geometry, region) for top in rows for left in columns
+    )
+    return Plan(image_shape, region, tile_shape, tiles)
+
+
+def region_of(image_shape: tuple[int, int], region: Region | None) -> Region:
+    """Give the region that is wanted of an image: all of it, if none is named.
+
+    Raises:
+        GeometryError: for an empty image, or a region outside of it.
     """
     whole = Region(0, 0, *image_shape)
     region = whole if region is None else region
     _check(whole, region)
-    start = _floor(region.top, geometry.stride), _floor(region.left, geometry.stride)
-    reach = region.bottom - start[0], region.right - start[1]
-    costs = {edge: _work(reach, geometry, edge) for edge in edges if _covers(reach, geometry, edge)}
-    if not costs:
+    return region
+
+
+def spans_of(region: Region, geometry: Geometry) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Give what tiles have to cover, rows and columns: the first px, on the grid, and how many."""
+    top, left = (start - start % geometry.stride for start in (region.top, region.left))
+    return (top, region.bottom - top), (left, region.right - left)
+
+
+def count_tiles(length: int, geometry: Geometry, edge: int) -> int:
+    """Tiles of an input edge that cover a length; the last gives its whole output.
+
+    Raises:
+        GeometryError: if no number of them does.
+    """
+    beyond = length - geometry.output_edge(edge)
+    if beyond <= 0:
+        return 1
+    if geometry.share(edge) == 0:
         raise GeometryError(
-            f"Tiles of {', '.join(map(str, edges))} px cannot cover {reach[0]}×{reach[1]} px: "
+            f"Tiles of {edge} px cannot cover {length} px: "
             f"the smallest edge that can is {geometry.smallest_tiling_edge} px."
         )
-    edge = min(costs, key=lambda candidate: (costs[candidate], candidate))
-    tiles = tuple(
-        _tile(top, left, edge, geometry, region)
-        for top in _origins(start[0], reach[0], geometry, edge)
-        for left in _origins(start[1], reach[1], geometry, edge)
-    )
-    return Plan(image_shape, region, edge, tiles)
+    return 1 + -(-beyond // geometry.share(edge))
 
 
 def extract(image: PixelSource, region: Region) -> NDArray[Any]:
@@ -203,41 +210,32 @@ def _check(whole: Region, region: Region) -> None:
         )
 
 
-def _covers(reach: tuple[int, int], geometry: Geometry, edge: int) -> bool:
-    return geometry.share(edge) > 0 or max(reach) <= geometry.output_edge(edge)
+def _origins(span: tuple[int, int], geometry: Geometry, edge: int) -> list[int]:
+    start, length = span
+    count = count_tiles(length, geometry, edge)
+    return [start + index * geometry.share(edge) for index in range(count)]
 
 
-def _work(reach: tuple[int, int], geometry: Geometry, edge: int) -> int:
-    """Work of a cover, in px of input: the cost of valid convolutions grows with the area."""
-    return _count(reach[0], geometry, edge) * _count(reach[1], geometry, edge) * edge**2
-
-
-def _count(length: int, geometry: Geometry, edge: int) -> int:
-    """Tiles along one axis; the last one gives its whole output, not its share alone."""
-    beyond = length - geometry.output_edge(edge)
-    return 1 if beyond <= 0 else 1 + -(-beyond // geometry.share(edge))
-
-
-def _origins(start: int, length: int, geometry: Geometry, edge: int) -> list[int]:
-    share = geometry.share(edge)
-    return [start + index * share for index in range(_count(length, geometry, edge))]
-
-
-def _tile(top: int, left: int, edge: int, geometry: Geometry, region: Region) -> Tile:
+def _tile(
+    top: int, left: int, tile_shape: tuple[int, int], geometry: Geometry, region: Region
+) -> Tile:
     halo = geometry.halo
-    share = geometry.share(edge)
-    output_edge = geometry.output_edge(edge)
+    height, width = tile_shape
 
-    def end(origin: int, border: int) -> int:
-        return border if border <= origin + output_edge else origin + share
+    def end(origin: int, edge: int, border: int) -> int:
+        return (
+            border
+            if border <= origin + geometry.output_edge(edge)
+            else origin + geometry.share(edge)
+        )
 
     return Tile(
-        Region(top - halo, left - halo, top - halo + edge, left - halo + edge),
+        Region(top - halo, left - halo, top - halo + height, left - halo + width),
         Region(
             max(top, region.top),
             max(left, region.left),
-            end(top, region.bottom),
-            end(left, region.right),
+            end(top, height, region.bottom),
+            end(left, width, region.right),
         ),
         halo,
     )
@@ -256,7 +254,3 @@ def _mirror(start: int, stop: int, size: int) -> tuple[slice, NDArray[np.intp] |
     indices = np.where(folded < size, folded, period - folded)
     low = int(indices.min())
     return slice(low, int(indices.max()) + 1), indices - low
-
-
-def _floor(value: int, step: int) -> int:
-    return value - value % step

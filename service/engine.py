@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import InferenceFailed, ServiceStopping
+from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import Segmentation
 from model.tiling import Tile
@@ -53,9 +55,9 @@ class _Job:
         self.steps = deque((work, tile) for work in self.passes for tile in work.plan.tiles)
 
     @property
-    def edge(self) -> int:
-        """Input edge of all tiles, in px: a plan takes the same for an image that is turned."""
-        return self.passes[0].plan.edge
+    def next_shape(self) -> tuple[int, int]:
+        """Input height and width of the next tile, in px."""
+        return self.steps[0][0].plan.tile_shape
 
     def finish(self) -> None:
         elapsed = time.perf_counter() - self.submitted
@@ -88,9 +90,9 @@ class Engine:
     one turn, not by its size. What nobody waits for any more is dropped before it costs a turn.
     """
 
-    def __init__(self, runtime: Runtime, edges: Sequence[int]) -> None:
+    def __init__(self, runtime: Runtime, shapes: TileShapes) -> None:
         self.runtime = runtime
-        self.edges = tuple(edges)
+        self.shapes = shapes
         self.state: EngineState = "warming-up"
         self._tiles_a_run = TILES_A_RUN[runtime.provider]
         self._jobs: deque[_Job] = deque()
@@ -99,8 +101,14 @@ class Engine:
         name = f"engine {runtime.manifest.name}"
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
+    @property
+    def warm_shapes(self) -> tuple[tuple[int, int], ...]:
+        """What is warmed up, height and width in px: all shapes, or the largest of very many."""
+        edge = self.runtime.manifest.geometry.edge_at_most(math.isqrt(self.shapes.largest_area))
+        return self.shapes.all or ((edge, edge),)
+
     def start(self) -> None:
-        """Start the thread; it warms up every tile shape before the first turn."""
+        """Start the thread; it warms up before the first turn."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -115,8 +123,7 @@ class Engine:
         """Run an image's tiles in turn with all others.
 
         Args:
-            passes: The passes over one image, whose tiles have one edge; all together are one
-                image among the others.
+            passes: The passes over one image; all together are one image among the others.
 
         Raises:
             InferenceFailed: if the runtime fails on one of its tiles.
@@ -142,10 +149,10 @@ class Engine:
 
     def _warm_up(self) -> None:
         try:
-            for edge, batch in product(self.edges, range(1, self._tiles_a_run + 1)):
+            for shape, batch in product(self.warm_shapes, range(1, self._tiles_a_run + 1)):
                 if self._stopping:
                     return
-                self.runtime.warm_up(edge, batch)
+                self.runtime.warm_up(shape, batch)
         except Exception:  # whatever it is: without this thread all requests would wait for ever
             log.exception("%s did not warm up", self._thread.name)
             self.state = "failed"
@@ -170,11 +177,11 @@ class Engine:
 
     def _take(self) -> list[tuple[_Job, Step]]:
         """Take tiles of one shape; whoever gave some goes to the end of the row."""
-        edge = self._jobs[0].edge
+        shape = self._jobs[0].next_shape
         turn: list[tuple[_Job, Step]] = []
-        for job in [job for job in self._jobs if job.edge == edge]:
+        for job in [job for job in self._jobs if job.next_shape == shape]:
             self._jobs.remove(job)
-            while job.steps and len(turn) < self._tiles_a_run:
+            while job.steps and job.next_shape == shape and len(turn) < self._tiles_a_run:
                 turn.append((job, job.steps.popleft()))
             if job.steps:
                 self._jobs.append(job)

@@ -6,8 +6,8 @@ from typing import Self
 
 from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
 from model.geometry import Geometry
+from model.planner import TileShapes
 from model.runtime import Runtime
-from model.tiling import tile_edges
 from service.engine import Engine
 from service.schemas import ModelState, ModelUsed, ServedModel
 from service.settings import Settings
@@ -40,11 +40,8 @@ class Models:
             name = runtime.manifest.name
             if name in engines:
                 raise ManifestInvalid(f"Two artefacts in {settings.model_dir} are named {name}.")
-            edges = tile_edges(
-                runtime.manifest.geometry, _usable(settings.tile_edge, runtime.manifest.geometry)
-            )
-            engines[name] = Engine(runtime, edges)
-            log.info("%s: %s on %s, tiles of %s px", path.name, name, runtime.provider, edges)
+            engines[name] = Engine(runtime, tile_shapes(runtime, settings.tile_edge))
+            log.info("%s: %s on %s", path.name, name, runtime.provider)
         models = cls(engines, settings.default_model or min(engines))
         models.find(None)
         return models
@@ -99,7 +96,7 @@ class Models:
                 name=name,
                 provider=engine.runtime.provider,
                 state=engine.state,
-                tile_edges=engine.edges,
+                tile_shapes=engine.warm_shapes,
             )
             for name, engine in self.engines.items()
         ]
@@ -113,6 +110,15 @@ def model_used(runtime: Runtime) -> ModelUsed:
         provider=runtime.provider,
         precision=runtime.manifest.precision,
     )
+
+
+def tile_shapes(runtime: Runtime, largest_edge: int) -> TileShapes:
+    """Say what tiles may be: a GPU prepares few shapes, a CPU takes each as it comes."""
+    geometry = runtime.manifest.geometry
+    edge = _usable(largest_edge, geometry)
+    if runtime.provider == "cuda":
+        return TileShapes.fixed(geometry, edge)
+    return TileShapes(geometry.edge_at_most(edge) ** 2)
 
 
 def _usable(edge: int, geometry: Geometry) -> int:

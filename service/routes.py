@@ -116,7 +116,7 @@ async def find(
     prepare = partial(averaging.begin, averaging=asked.averaging, output=output)
     began = time.perf_counter()
     image = await in_thread(service, decode, data, header)
-    passes = await in_thread(service, prepare, image, manifest, engine.edges)
+    passes = await in_thread(service, prepare, image, manifest, engine.shapes)
     decoded = time.perf_counter()
     segmented = await engine.segment(*passes)
     deciding = time.perf_counter()

@@ -111,7 +111,9 @@ class ModelState(BaseModel):
     name: str
     provider: Provider
     state: EngineState
-    tile_edges: tuple[int, ...] = Field(description="Tile shapes that are warmed up, in px.")
+    tile_shapes: tuple[tuple[int, int], ...] = Field(
+        description="Tiles that are warmed up, height and width in px."
+    )
 
 
 class Readiness(BaseModel):

@@ -12,6 +12,7 @@ import torch
 from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, TrainingRecord, pack
 from model.network import UNet
+from model.planner import TileShapes
 from training.export.graph import export_graph
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,11 @@ def manifest_of(architecture: Architecture, **changes: Any) -> Manifest:
         "software": {},
     }
     return Manifest(**(fields | changes))
+
+
+def square(edge: int) -> TileShapes:
+    """Allow square tiles of one edge alone, in px."""
+    return TileShapes(edge**2, (edge,))
 
 
 @pytest.fixture

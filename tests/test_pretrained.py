@@ -6,8 +6,7 @@ from PIL import Image
 
 from model.artefact import ScoreRecord
 from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE, segment
-from model.tiling import tile_edges
+from model.segmentation import DEFAULT_SHAPES, segment
 from service.models import Models
 from service.settings import Settings
 from tests.conftest import DATA, ROOT
@@ -111,17 +110,17 @@ def test_a_drawn_sample_is_segmented_right(membranes: Runtime) -> None:
     assert scores["pixel_error"].value < 0.15
 
 
-def test_every_tile_edge_that_the_service_is_given_leads_to_the_same_labels(
+def test_every_tile_shape_that_the_service_is_given_leads_to_the_same_labels(
     membranes: Runtime,
 ) -> None:
     with Image.open(SAMPLE / "images" / "membranes-000.png") as picture:
         image = np.asarray(picture)[np.newaxis, :150, :170]
-    wanted = segment(image, membranes, tile_edges(membranes.manifest.geometry, DEFAULT_TILE_EDGE))
+    wanted = segment(image, membranes, DEFAULT_SHAPES)
 
     for largest in (188, 572, 1084):
         settings = Settings(tile_edge=largest, device="cpu", model_dir=PRETRAINED)
         engine = Models.open(settings).find("em-membranes")
-        assert np.array_equal(segment(image, engine.runtime, engine.edges), wanted)
+        assert np.array_equal(segment(image, engine.runtime, engine.shapes), wanted)
 
 
 def test_the_scores_are_found_again_on_the_data(shipped: Runtime) -> None:

@@ -16,8 +16,7 @@ from model.artefact import Averaging, Manifest
 from model.errors import DatasetError, UNetError
 from model.instances import foreground, separate
 from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE, Model, decide, segment
-from model.tiling import tile_edges
+from model.segmentation import DEFAULT_SHAPES, Model, decide, segment
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
 from training.data.forms import DELIMITERS, INDEX, reading
 from training.data.labels import objects_of
@@ -80,8 +79,7 @@ def predict(
         Probabilities (K, H, W), class ids (H, W) and object ids (H, W).
     """
     manifest = model.manifest
-    edges = tile_edges(manifest.geometry, DEFAULT_TILE_EDGE)
-    probabilities = passes.probabilities(image, model, edges, averaging)
+    probabilities = passes.probabilities(image, model, DEFAULT_SHAPES, averaging)
     labels = decide(probabilities[1:], manifest.decision_threshold)
     return probabilities, labels, find_objects(probabilities, labels, manifest)
 
@@ -114,8 +112,7 @@ def main_score(manifest: Manifest) -> str:
 
 def infer(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
     """Give the logits (K, H, W) of a whole image (C, H, W), with the service's default tiles."""
-    edges = tile_edges(model.manifest.geometry, DEFAULT_TILE_EDGE)
-    return segment(image, model, edges, output="logits")
+    return segment(image, model, DEFAULT_SHAPES, output="logits")
 
 
 def read_for(model: Model, path: Path, ignore: int | None = None) -> Dataset:

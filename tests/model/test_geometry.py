@@ -1,10 +1,13 @@
 """The arithmetic of valid convolutions, against figure 1 of the paper."""
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from model.architecture import Architecture
+from model.architecture import Architecture, Variant
 from model.errors import GeometryError
-from model.geometry import Geometry, flops
+from model.geometry import Geometry, convolutions, flops
+from model.network import UNet
 
 PAPER = Geometry(depth=4)
 DEPTHS = (1, 2, 3, 4, 5)
@@ -107,11 +110,36 @@ def test_the_edge_for_an_output_is_the_smallest_that_gives_it(wanted: int) -> No
 def test_the_work_of_the_paper_s_tile(base_channels: int, gflop: float) -> None:
     architecture = Architecture(base_channels=base_channels)
 
-    assert flops(architecture, 572) / 1e9 == pytest.approx(gflop, abs=0.05)
+    assert flops(architecture, (572, 572)) / 1e9 == pytest.approx(gflop, abs=0.05)
 
 
 def test_the_release_costs_more_than_the_paper() -> None:
-    assert flops(Architecture(variant="release"), 572) > flops(Architecture(), 572)
+    assert flops(Architecture(variant="release"), (572, 572)) > flops(Architecture(), (572, 572))
+
+
+@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("rungs", [(0, 3), (2, 0), (1, 1)])
+def test_the_work_of_a_tile_is_what_torch_counts_in_the_network(
+    depth: int, variant: Variant, rungs: tuple[int, int]
+) -> None:
+    architecture = Architecture(3, num_classes=5, depth=depth, base_channels=2, variant=variant)
+    geometry = Geometry(depth)
+    height, width = (geometry.smallest_edge + rung * geometry.stride for rung in rungs)
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        UNet(architecture)(torch.empty(1, 3, height, width))
+
+    assert flops(architecture, (height, width)) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_convolutions_have_the_edges_of_their_levels(depth: int) -> None:
+    geometry = Geometry(depth)
+    edge = geometry.edge_for(100)
+    found = {layer.edge(edge) for layer in convolutions(Architecture(depth=depth))}
+
+    assert {*geometry.contracting_edges(edge), *geometry.expansive_edges(edge)} <= found
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,6 @@ def test_warming_up_runs_one_batch_of_the_shape(
     seen: list[tuple[int, ...]] = []
     monkeypatch.setattr(runtime, "run", lambda tiles: seen.append(tiles.shape))
 
-    runtime.warm_up(204, batch=2)
+    runtime.warm_up((204, 236), batch=2)
 
-    assert seen == [(2, 3, 204, 204)]
+    assert seen == [(2, 3, 204, 236)]

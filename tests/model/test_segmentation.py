@@ -14,7 +14,9 @@ from skimage import measure
 from model import segmentation
 from model.architecture import Architecture
 from model.artefact import Averaging, Manifest
+from model.geometry import Geometry
 from model.instances import InstanceRule
+from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import (
     Output,
@@ -25,8 +27,8 @@ from model.segmentation import (
     segment,
     softmax,
 )
-from model.tiling import Region, tile_edges
-from tests.conftest import MakeArtefact, manifest_of
+from model.tiling import Region
+from tests.conftest import MakeArtefact, manifest_of, square
 
 SMALL = Architecture(base_channels=4)
 
@@ -42,20 +44,28 @@ def micrograph(height: int, width: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 120), (93, 93), (150, 70)])
 def test_the_label_map_has_the_image_s_shape(runtime: Runtime, shape: tuple[int, int]) -> None:
-    labels = segment(micrograph(*shape), runtime, [252])
+    labels = segment(micrograph(*shape), runtime, square(252))
 
     assert labels.shape == shape
     assert labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("largest", [204, 316, 572])
-def test_the_tile_edge_changes_no_logit_by_more_than_the_tolerance(
-    runtime: Runtime, largest: int
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        TileShapes(204**2),
+        TileShapes(204 * 300),
+        TileShapes(572**2),
+        TileShapes.fixed(Geometry(SMALL.depth), 316),
+    ],
+)
+def test_the_tile_shape_changes_no_logit_by_more_than_the_tolerance(
+    runtime: Runtime, shapes: TileShapes
 ) -> None:
     image = micrograph(97, 130)
-    wanted = segment(image, runtime, [700], output="logits")
+    wanted = segment(image, runtime, square(700), output="logits")
 
-    found = segment(image, runtime, tile_edges(runtime.manifest.geometry, largest), output="logits")
+    found = segment(image, runtime, shapes, output="logits")
 
     assert np.abs(found - wanted).max() < 1e-4
 
@@ -64,28 +74,28 @@ def test_a_region_is_scaled_and_segmented_as_part_of_its_image(runtime: Runtime)
     image = micrograph(130, 140)
     image[:, :60] //= 3
     region = Region(20, 35, 75, 101)
-    whole = segment(image, runtime, [316], output="logits")
+    whole = segment(image, runtime, square(316), output="logits")
 
-    found = segment(image, runtime, [252], region=region, output="logits")
+    found = segment(image, runtime, square(252), region=region, output="logits")
 
     assert np.abs(found - whole[:, 20:75, 35:101]).max() < 1e-4
 
 
 def test_labels_are_the_decision_on_the_logits(runtime: Runtime) -> None:
     image = micrograph(60, 60)
-    logits = segment(image, runtime, [252], output="logits")
+    logits = segment(image, runtime, square(252), output="logits")
 
-    assert np.array_equal(segment(image, runtime, [252]), runtime.manifest.decide(logits))
+    assert np.array_equal(segment(image, runtime, square(252)), runtime.manifest.decide(logits))
 
 
 def test_tiles_may_be_written_in_any_order(runtime: Runtime) -> None:
     image = micrograph(100, 100)
-    work = Segmentation.begin(image, runtime.manifest, [252])
+    work = Segmentation.begin(image, runtime.manifest, square(252))
     for tile in reversed(work.plan.tiles):
         work.write(tile, runtime.run(work.read(tile)[None])[0])
 
     assert len(work.plan.tiles) > 1
-    assert np.array_equal(work.canvas, segment(image, runtime, [252]))
+    assert np.array_equal(work.canvas, segment(image, runtime, square(252)))
 
 
 def test_the_softmax_survives_large_logits() -> None:
@@ -99,18 +109,18 @@ def test_the_softmax_survives_large_logits() -> None:
 
 def test_probabilities_are_the_softmax_of_the_logits(runtime: Runtime) -> None:
     image = micrograph(100, 60)
-    wanted = softmax(segment(image, runtime, [252], output="logits"))
+    wanted = softmax(segment(image, runtime, square(252), output="logits"))
 
-    found = segment(image, runtime, [252], output="probabilities")
+    found = segment(image, runtime, square(252), output="probabilities")
 
     np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_foreground_is_the_probability_of_every_class_but_class_0(runtime: Runtime) -> None:
     image = micrograph(100, 60)
-    probabilities = segment(image, runtime, [252], output="probabilities")
+    probabilities = segment(image, runtime, square(252), output="probabilities")
 
-    foreground = segment(image, runtime, [252], output="foreground")
+    foreground = segment(image, runtime, square(252), output="foreground")
 
     np.testing.assert_array_equal(foreground, probabilities[1:])
 
@@ -172,7 +182,7 @@ def test_a_canvas_holds_no_more_than_what_is_wanted_needs(
 
 def test_the_foreground_of_two_classes_is_a_single_map() -> None:
     manifest = manifest_of(Architecture())
-    begun = Segmentation.begin(micrograph(20, 30), manifest, [252], output="foreground")
+    begun = Segmentation.begin(micrograph(20, 30), manifest, square(252), output="foreground")
 
     assert begun.canvas.shape == (1, 20, 30)
     assert begun.canvas.dtype == np.float32
@@ -180,7 +190,7 @@ def test_the_foreground_of_two_classes_is_a_single_map() -> None:
 
 def full(manifest: Manifest, canvas: NDArray[Any], output: Output) -> Segmentation:
     """Give a segmentation whose tiles are all written."""
-    begun = Segmentation.begin(micrograph(*canvas.shape[-2:]), manifest, [252], output=output)
+    begun = Segmentation.begin(micrograph(*canvas.shape[-2:]), manifest, square(252), output=output)
     begun.canvas[...] = canvas
     return begun
 

@@ -17,14 +17,16 @@ from model.artefact import Manifest
 from model.averaging import begin
 from model.errors import InferenceFailed, ServiceStopping
 from model.intensity import IntensityScale
+from model.planner import TileShapes
 from model.runtime import Provider, Runtime
 from model.segmentation import Segmentation
 from service.engine import Engine, Segmented
-from tests.conftest import manifest_of
+from tests.conftest import manifest_of, square
 
 MANIFEST = manifest_of(Architecture(depth=1, base_channels=1))
 EDGE = MANIFEST.geometry.edge_at_most(48)
 OTHER_EDGE = EDGE + MANIFEST.geometry.stride
+FEW = TileShapes(EDGE * OTHER_EDGE, (EDGE, OTHER_EDGE))
 
 Batch = tuple[int, ...]
 """Which image each tile of a run belongs to."""
@@ -35,7 +37,8 @@ class RecordingRuntime(Runtime):
 
     def __init__(self, provider: Provider = "cpu") -> None:
         self.runs: list[Batch] = []
-        self.warmed_up: list[tuple[int, int]] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.warmed_up: list[tuple[tuple[int, int], int]] = []
         self.before_run: Callable[[Batch], None] = lambda _: None
         self.before_warm_up: Callable[[], None] = lambda: None
         self._provider = provider
@@ -52,21 +55,22 @@ class RecordingRuntime(Runtime):
         batch = tuple(round(100 * float(tile[0, 0, 0])) for tile in tiles)
         self.before_run(batch)
         self.runs.append(batch)
+        self.shapes.append(tiles.shape[2:])
         count, _, height, width = tiles.shape
         halo = MANIFEST.geometry.halo
         logits = np.zeros((count, 2, height - 2 * halo, width - 2 * halo), np.float32)
         logits[:, 1] = 1
         return logits
 
-    def warm_up(self, edge: int, batch: int = 1) -> None:
+    def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         self.before_warm_up()
-        self.warmed_up.append((edge, batch))
+        self.warmed_up.append((tile_shape, batch))
 
 
 def work(image: int, tiles: int, edge: int = EDGE) -> Segmentation:
     """Give an image of so many tiles, whose pixels are its number."""
     width = tiles * MANIFEST.geometry.share(edge)
-    begun = Segmentation.begin(np.full((1, 1, width), image), MANIFEST, [edge])
+    begun = Segmentation.begin(np.full((1, 1, width), image), MANIFEST, square(edge))
     assert len(begun.plan.tiles) == tiles
     return replace(begun, scale=IntensityScale(-100, 100))  # its number reaches the runtime
 
@@ -98,7 +102,7 @@ def run_all(
     """Let an engine run images that all wait from the start; give results and errors."""
 
     async def submit() -> list[Any]:
-        engine = Engine(runtime, [EDGE])
+        engine = Engine(runtime, square(EDGE))
         passes = [each if isinstance(each, tuple) else (each,) for each in images]
         tasks = [asyncio.ensure_future(engine.segment(*each)) for each in passes]
         await asyncio.sleep(0)  # all are in the row
@@ -127,7 +131,7 @@ def test_a_small_image_is_done_before_a_large_one_that_came_first() -> None:
     done: list[int] = []
 
     async def submit() -> None:
-        engine = Engine(runtime, [EDGE])
+        engine = Engine(runtime, square(EDGE))
 
         async def segment(image: int, tiles: int) -> None:
             await engine.segment(work(image, tiles))
@@ -161,7 +165,7 @@ def test_a_gpu_runs_tiles_of_several_images_together() -> None:
     assert runtime.runs == [(1, 2, 2, 3)]
 
 
-def test_tiles_of_different_edges_are_not_run_together() -> None:
+def test_tiles_of_different_shapes_are_not_run_together() -> None:
     runtime = RecordingRuntime("cuda")
     run_all(runtime, work(1, tiles=1), work(2, tiles=2, edge=OTHER_EDGE), work(3, tiles=1))
     assert runtime.runs == [(1, 3), (2, 2)]
@@ -170,7 +174,7 @@ def test_tiles_of_different_edges_are_not_run_together() -> None:
 def averaged(image: int, tiles: int) -> tuple[Segmentation, ...]:
     """Give the passes over an image that is averaged over its rotations."""
     pixels = work(image, tiles).image
-    passes = begin(pixels, MANIFEST, [EDGE], averaging="rotations", output="foreground")
+    passes = begin(pixels, MANIFEST, square(EDGE), averaging="rotations", output="foreground")
     return tuple(replace(each, scale=IntensityScale(-100, 100)) for each in passes)
 
 
@@ -193,6 +197,34 @@ def test_a_gpu_runs_tiles_of_several_passes_together() -> None:
     assert runtime.runs == [(1,) * 4] * 2
 
 
+def averaged_in_rectangles(image: int) -> tuple[Segmentation, ...]:
+    """Give passes of one tile each, upright over an upright image and flat over a turned one."""
+    pixels = np.full((1, 60, 30), image)
+    passes = begin(
+        pixels, MANIFEST, TileShapes(80 * 50), averaging="rotations", output="foreground"
+    )
+    tall, flat = passes[0].plan.tile_shape, passes[0].plan.tile_shape[::-1]
+    assert {each.plan.tile_shape for each in passes} == {tall, flat}
+    assert tall != flat
+    return tuple(replace(each, scale=IntensityScale(-100, 100)) for each in passes)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_passes_whose_tiles_are_turned_are_all_run_and_never_mixed(provider: Provider) -> None:
+    runtime = RecordingRuntime(provider)
+    (segmented,) = run_all(runtime, averaged_in_rectangles(1))
+    assert sum(map(len, runtime.runs)) == 8
+    assert set(runtime.shapes) == {each.plan.tile_shape for each in averaged_in_rectangles(1)}
+    np.testing.assert_allclose(segmented.work.canvas, 1 / (1 + np.exp(-1)), rtol=1e-6)
+
+
+def test_a_gpu_runs_passes_of_two_images_together_where_their_tiles_have_one_shape() -> None:
+    runtime = RecordingRuntime("cuda")
+    upright, turned = averaged_in_rectangles(1)[0], averaged_in_rectangles(2)[2]
+    run_all(runtime, upright, turned, averaged_in_rectangles(3)[:3])
+    assert runtime.runs == [(1, 3, 3), (2, 3)]
+
+
 def test_an_image_that_fails_does_not_make_the_tiles_of_another_count_twice() -> None:
     runtime = RecordingRuntime("cuda")
     broken = replace(work(2, tiles=1), canvas=np.zeros((0, 0), np.uint8))
@@ -204,7 +236,7 @@ def test_an_image_that_fails_does_not_make_the_tiles_of_another_count_twice() ->
 
 def test_an_image_that_is_done_is_not_held_until_the_next_one_comes() -> None:
     async def submit() -> None:
-        with started(Engine(RecordingRuntime(), [EDGE])) as engine:
+        with started(Engine(RecordingRuntime(), square(EDGE))) as engine:
             begun = work(1, tiles=2)
             pixels = weakref.ref(begun.image)
             await engine.segment(begun)
@@ -221,7 +253,7 @@ def test_tiles_of_an_image_that_nobody_waits_for_are_not_run() -> None:
     runs, may_go_on = held(runtime)
 
     async def submit() -> None:
-        with started(Engine(runtime, [EDGE])) as engine:
+        with started(Engine(runtime, square(EDGE))) as engine:
             left = asyncio.ensure_future(engine.segment(work(1, tiles=9)))
             await asyncio.to_thread(runs.wait, 10)
             left.cancel()
@@ -281,7 +313,7 @@ def test_an_error_that_nobody_foresaw_fails_its_image_alone() -> None:
 
 def test_an_image_that_comes_after_a_failure_is_segmented() -> None:
     async def submit() -> Segmented:
-        with started(Engine(failing_on(1), [EDGE])) as engine:
+        with started(Engine(failing_on(1), square(EDGE))) as engine:
             with pytest.raises(InferenceFailed):
                 await engine.segment(work(1, tiles=2))
             return await engine.segment(work(2, tiles=1))
@@ -295,7 +327,7 @@ def stop_during_a_run(*works: Segmentation) -> list[Any]:
     runs, may_go_on = held(runtime)
 
     async def submit() -> list[Any]:
-        engine = Engine(runtime, [EDGE])
+        engine = Engine(runtime, square(EDGE))
         tasks = [asyncio.ensure_future(engine.segment(each)) for each in works]
         await asyncio.sleep(0)
         engine.start()
@@ -321,7 +353,7 @@ def test_images_that_wait_are_told_that_the_engine_stops() -> None:
 
 
 def test_an_engine_that_has_stopped_takes_nothing() -> None:
-    engine = Engine(RecordingRuntime(), [EDGE])
+    engine = Engine(RecordingRuntime(), square(EDGE))
     with started(engine):
         pass
     with pytest.raises(ServiceStopping):
@@ -334,22 +366,36 @@ def wait_for_warm_up(engine: Engine) -> None:
 
 
 def test_an_engine_is_warming_up_before_it_is_started() -> None:
-    assert Engine(RecordingRuntime(), [EDGE]).state == "warming-up"
+    assert Engine(RecordingRuntime(), square(EDGE)).state == "warming-up"
 
 
-def test_an_engine_is_ready_once_every_edge_is_warmed_up() -> None:
+def test_an_engine_is_ready_once_every_shape_of_few_is_warmed_up() -> None:
     runtime = RecordingRuntime()
-    with started(Engine(runtime, [EDGE, OTHER_EDGE])) as engine:
+    with started(Engine(runtime, FEW)) as engine:
         wait_for_warm_up(engine)
         assert engine.state == "ready"
-    assert runtime.warmed_up == [(EDGE, 1), (OTHER_EDGE, 1)]
+        assert engine.warm_shapes == FEW.all
+    assert runtime.warmed_up == [
+        ((EDGE, EDGE), 1),
+        ((EDGE, OTHER_EDGE), 1),
+        ((OTHER_EDGE, EDGE), 1),
+    ]
+
+
+def test_of_very_many_shapes_the_largest_square_is_warmed_up() -> None:
+    runtime = RecordingRuntime()
+    with started(Engine(runtime, TileShapes(OTHER_EDGE**2 - 1))) as engine:
+        wait_for_warm_up(engine)
+        assert engine.state == "ready"
+        assert engine.warm_shapes == ((EDGE, EDGE),)
+    assert runtime.warmed_up == [((EDGE, EDGE), 1)]
 
 
 def test_a_gpu_is_warmed_up_with_every_batch_that_it_may_be_given() -> None:
     runtime = RecordingRuntime("cuda")
-    with started(Engine(runtime, [EDGE])) as engine:
+    with started(Engine(runtime, square(EDGE))) as engine:
         wait_for_warm_up(engine)
-    assert runtime.warmed_up == [(EDGE, batch) for batch in (1, 2, 3, 4)]
+    assert runtime.warmed_up == [((EDGE, EDGE), batch) for batch in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("error", [InferenceFailed("no memory"), MemoryError()])
@@ -360,14 +406,14 @@ def test_an_engine_that_cannot_warm_up_has_failed(error: Exception) -> None:
         raise error
 
     runtime.before_warm_up = fail
-    with started(Engine(runtime, [EDGE])) as engine:
+    with started(Engine(runtime, square(EDGE))) as engine:
         wait_for_warm_up(engine)
         assert engine.state == "failed"
 
 
 def test_an_engine_stops_without_warming_up_what_is_left() -> None:
     runtime = RecordingRuntime()
-    engine = Engine(runtime, [EDGE, OTHER_EDGE])
+    engine = Engine(runtime, FEW)
 
     def begin_to_stop() -> None:
         threading.Thread(target=engine.stop).start()
@@ -377,4 +423,4 @@ def test_an_engine_stops_without_warming_up_what_is_left() -> None:
     runtime.before_warm_up = begin_to_stop
     engine.start()
     engine._thread.join(10)
-    assert runtime.warmed_up == [(EDGE, 1)]
+    assert runtime.warmed_up == [((EDGE, EDGE), 1)]

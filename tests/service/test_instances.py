@@ -16,9 +16,9 @@ from model.architecture import Architecture
 from model.artefact import Averaging
 from model.averaging import probabilities
 from model.instances import InstanceRule, separate
+from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import decide
-from model.tiling import tile_edges
 from service import masks
 from tests.service.conftest import (
     TILE_EDGE,
@@ -76,8 +76,7 @@ def map_of(client: TestClient, turns: int = 0, **query: str) -> NDArray[Any]:
 def foreground(folder: Path, model: str, averaging: Averaging) -> NDArray[np.float32]:
     """Give the probabilities of every class but class 0 without a service."""
     runtime = Runtime(folder / f"{model}.onnx", "cpu", 1)
-    edges = tile_edges(runtime.manifest.geometry, TILE_EDGE)
-    return probabilities(PIXELS[np.newaxis], runtime, edges, averaging)[1:]
+    return probabilities(PIXELS[np.newaxis], runtime, TileShapes(TILE_EDGE**2), averaging)[1:]
 
 
 def same_parts(found: NDArray[Any], wanted: NDArray[Any]) -> bool:

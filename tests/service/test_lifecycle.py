@@ -24,6 +24,7 @@ from service.images import decode
 from service.lifecycle import Lifecycle
 from service.models import Models
 from service.settings import Settings
+from tests.conftest import square
 from tests.service.conftest import TILE_EDGE, TestClient, noise, png, settings_of
 
 IMAGE = png(noise(400, 401))
@@ -110,7 +111,7 @@ async def running(settings: Settings, runtime: Runtime | None = None) -> AsyncIt
     """Run an application on this event loop."""
     models = None
     if runtime is not None:
-        models = Models({"tiny": Engine(runtime, [TILE_EDGE])}, "tiny")
+        models = Models({"tiny": Engine(runtime, square(TILE_EDGE))}, "tiny")
     app = create_app(settings, models)
     async with app.router.lifespan_context(app):
         yield app
@@ -125,7 +126,7 @@ class CountingRuntime(Runtime):
         self.began = threading.Event()
         self.may_go_on = threading.Event()
 
-    def warm_up(self, edge: int, batch: int = 1) -> None:
+    def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         """It is not counted."""
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:

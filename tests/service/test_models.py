@@ -6,7 +6,9 @@ import pytest
 
 from model.architecture import Architecture
 from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
-from service.models import Models
+from model.planner import TileShapes
+from model.runtime import Provider, Runtime
+from service.models import Models, tile_shapes
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
 
 
@@ -62,16 +64,30 @@ def test_a_folder_without_artefacts_is_refused(tmp_path: Path) -> None:
 
 def test_tiles_are_no_larger_than_the_setting_allows(two: Path) -> None:
     for engine in Models.open(settings_of(two)).engines.values():
-        assert max(engine.edges) == TILE_EDGE
+        assert engine.shapes == TileShapes(TILE_EDGE**2)
+
+
+def test_a_gpu_is_given_shapes_that_can_all_be_prepared(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "provider", "cuda")
+    assert tile_shapes(runtime, TILE_EDGE) == TileShapes.fixed(runtime.manifest.geometry, TILE_EDGE)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_tiles_too_small_to_tile_are_raised_to_the_smallest_that_can(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, provider: Provider
+) -> None:
+    monkeypatch.setattr(Runtime, "provider", provider)
+    assert tile_shapes(runtime, 1).largest_area == 204**2
 
 
 def test_models_of_different_depths_have_tiles_of_their_own(tmp_path: Path) -> None:
     write_artefact(tmp_path)
     write_artefact(tmp_path, Architecture(depth=2, base_channels=2), name="flat")
-    engines = Models.open(settings_of(tmp_path)).engines
-    for engine in engines.values():
-        assert all(map(engine.runtime.manifest.geometry.is_valid, engine.edges))
-    assert engines["flat"].edges != engines["tiny"].edges
+    engines = Models.open(settings_of(tmp_path, tile_edge=450)).engines
+    assert engines["tiny"].warm_shapes == ((444, 444),)
+    assert engines["flat"].warm_shapes == ((448, 448),)
 
 
 def test_models_are_not_ready_before_they_are_started(two: Path) -> None:

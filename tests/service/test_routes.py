@@ -15,14 +15,14 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from model.architecture import Architecture
+from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import segment
-from model.tiling import tile_edges
 from service.app import create_app
 from service.engine import Engine
 from service.models import Models
 from service.settings import Settings
-from tests.conftest import COLOURS
+from tests.conftest import COLOURS, square
 from tests.service.conftest import (
     TILE_EDGE,
     TestClient,
@@ -64,7 +64,7 @@ def json_of(client: TestClient, body: bytes = IMAGE) -> Any:
 
 def alone(runtime: Runtime, pixels: NDArray[Any], edge: int = TILE_EDGE) -> Labels:
     """Segment (C, H, W) without a service."""
-    return segment(pixels, runtime, tile_edges(runtime.manifest.geometry, edge))
+    return segment(pixels, runtime, TileShapes(edge**2))
 
 
 def test_the_image_may_be_the_body_or_the_field_image_of_a_form(client: TestClient) -> None:
@@ -88,10 +88,12 @@ def test_the_mask_is_what_the_model_gives_without_a_service(
     )
 
 
-def test_the_mask_is_an_indexed_png_of_one_byte_a_pixel(client: TestClient) -> None:
+def test_the_mask_is_an_indexed_png_of_as_few_bits_as_three_classes_need(
+    client: TestClient,
+) -> None:
     content = post(client, IMAGE).content
     bits, colour_type = content[24], content[25]  # of the IHDR chunk
-    assert (bits, colour_type) == (8, 3)
+    assert (bits, colour_type) == (2, 3)
 
 
 def test_the_palette_of_the_mask_has_the_colours_of_the_manifest(client: TestClient) -> None:
@@ -280,7 +282,7 @@ def test_readyz_names_the_real_provider_and_the_warm_tiles(client: TestClient) -
     assert answer["status"] == "ready"
     (state,) = answer["models"]
     assert (state["name"], state["provider"], state["state"]) == ("tiny", "cpu", "ready")
-    assert state["tile_edges"][-1] == TILE_EDGE
+    assert state["tile_shapes"] == [[TILE_EDGE, TILE_EDGE]]
 
 
 class SlowToWarmUp(Runtime):
@@ -290,7 +292,7 @@ class SlowToWarmUp(Runtime):
         self.__dict__ |= opened.__dict__
         self.may_go_on = threading.Event()
 
-    def warm_up(self, edge: int, batch: int = 1) -> None:
+    def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         self.may_go_on.wait(10)
 
 
@@ -298,7 +300,7 @@ def test_readyz_is_a_problem_until_the_model_is_warmed_up(
     settings: Settings, runtime: Runtime
 ) -> None:
     slow = SlowToWarmUp(runtime)
-    models = Models({"tiny": Engine(slow, [TILE_EDGE])}, "tiny")
+    models = Models({"tiny": Engine(slow, square(TILE_EDGE))}, "tiny")
     with TestClient(create_app(settings, models)) as client:
         early = client.get("/readyz")
         slow.may_go_on.set()
@@ -313,7 +315,7 @@ def test_an_image_that_comes_during_warm_up_is_answered_after_it(
     settings: Settings, runtime: Runtime
 ) -> None:
     slow = SlowToWarmUp(runtime)
-    models = Models({"tiny": Engine(slow, [TILE_EDGE])}, "tiny")
+    models = Models({"tiny": Engine(slow, square(TILE_EDGE))}, "tiny")
     with TestClient(create_app(settings, models)) as client:
         threading.Timer(0.1, slow.may_go_on.set).start()
         answer = post(client, IMAGE)

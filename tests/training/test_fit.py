@@ -17,6 +17,7 @@ from model.architecture import Architecture
 from model.artefact import Manifest
 from model.errors import DeviceError
 from model.intensity import IntensityRule
+from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import segment
 from tests.conftest import ROOT
@@ -101,7 +102,7 @@ class TestARun:
 
 class TestItsModel:
     def test_it_segments_an_image_of_another_size(self, runtime: Runtime) -> None:
-        labels = segment(np.zeros((1, 31, 77), np.uint8), runtime, [60, 92])
+        labels = segment(np.zeros((1, 31, 77), np.uint8), runtime, TileShapes(92**2, (60, 92)))
         assert labels.shape == (31, 77)
 
     def test_it_says_what_was_trained_on_and_what_was_not(self, runtime: Runtime) -> None:
