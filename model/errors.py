@@ -233,6 +233,12 @@ class ServiceStopping(ServiceUnavailable):
     code = "service-stopping"
 
 
+class DeadlinePassed(ServiceUnavailable):
+    """The request's deadline came before its answer."""
+
+    code = "deadline-passed"
+
+
 class InferenceFailed(UNetError):
     """The runtime failed on this image."""
 

@@ -13,7 +13,8 @@ class Admission:
         self._max_requests = max_requests
         self._max_pixels = max_pixels
         self._requests = 0
-        self._pixels = 0
+        self.pixels = 0
+        """Of the images that are held, as often as each is segmented."""
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -40,13 +41,13 @@ class Admission:
         Raises:
             ServiceBusy: if the images that are held have too many pixels together with this one.
         """
-        if self._pixels and self._pixels + pixels > self._max_pixels:
+        if self.pixels and self.pixels + pixels > self._max_pixels:
             raise ServiceBusy(
-                f"Images of {self._pixels:,} pixels are waiting; with this one of {pixels:,} "
+                f"Images of {self.pixels:,} pixels are waiting; with this one of {pixels:,} "
                 f"there would be more than {self._max_pixels:,}."
             )
-        self._pixels += pixels
+        self.pixels += pixels
         try:
             yield
         finally:
-            self._pixels -= pixels
+            self.pixels -= pixels

@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import errors, routes
 from service.admission import Admission
+from service.decoding.pool import Decoders
 from service.lifecycle import Lifecycle, RequestScope
 from service.models import Models
 from service.settings import Settings
@@ -35,17 +36,21 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        decoders = Decoders(PIXEL_THREADS, timeout_s=settings.decode_timeout_s)
         app.state.service = State(
             settings,
             models,
             Admission(settings.max_pending_requests, settings.max_pending_pixels),
             lifecycle,
+            decoders,
             anyio.CapacityLimiter(PIXEL_THREADS),
         )
-        models.start()
         try:
+            decoders.start()
+            models.start()
             yield
         finally:
+            await decoders.stop()
             await anyio.to_thread.run_sync(models.stop)
 
     app = FastAPIOffline(  # its page at /docs loads nothing from elsewhere

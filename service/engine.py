@@ -1,30 +1,26 @@
-"""The engine: tiles of many requests, run in fair turns by one thread that owns the session."""
+"""The engine: tiles of many requests and models, run in fair turns by one worker a device."""
 
 import asyncio
 import logging
-import math
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import InferenceFailed, ServiceStopping
-from model.planner import TileShapes
-from model.runtime import Runtime
+from model.errors import DeadlinePassed, GeometryError, InferenceFailed, ServiceStopping
+from model.geometry import flops
+from model.planner import plan_tiles
 from model.segmentation import Segmentation
 from model.tiling import Tile
-from service.schemas import EngineState
+from service.fair_queue import FairQueue, Job, Step
+from service.loaded import Loaded, TileShape
 
-TILES_A_RUN = {"cpu": 1, "cuda": 4}
-"""A CPU gains nothing from a batch; a GPU does."""
-
-Step = tuple[Segmentation, Tile]
-"""A tile, and the pass that reads and writes it."""
+OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad allocation", "BFCArena")
+"""What ONNX Runtime's errors hold where memory ran out."""
 
 log = logging.getLogger(__name__)
 
@@ -42,29 +38,21 @@ class Segmented:
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class _Waiter:
+    """Who waits for an image, and what for."""
+
     passes: Sequence[Segmentation]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Segmented]
-    steps: deque[Step] = field(init=False)
+    tiles_left: int
     submitted: float = field(default_factory=time.perf_counter)
     inference_s: float = 0.0
-    abandoned: bool = False
-
-    def __post_init__(self) -> None:
-        self.steps = deque((work, tile) for work in self.passes for tile in work.plan.tiles)
-
-    @property
-    def next_shape(self) -> tuple[int, int]:
-        """Input height and width of the next tile, in px."""
-        return self.steps[0][0].plan.tile_shape
 
     def finish(self) -> None:
         elapsed = time.perf_counter() - self.submitted
         self._settle(Segmented(self.passes[0], elapsed - self.inference_s, self.inference_s))
 
     def fail(self, error: Exception) -> None:
-        self.abandoned = True
         self._settle(error)
 
     def _settle(self, outcome: Segmented | Exception) -> None:
@@ -82,144 +70,211 @@ class _Job:
             log.debug("an answer came after its event loop had ended")
 
 
-class Engine:
-    """Runs the tiles of one model.
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """A tile, and the pass that reads and writes it."""
 
-    Every turn takes tiles of the image that has waited longest for one, and of others whose tiles
-    have the same shape where the device gains from a batch. So a large image delays a small one by
-    one turn, not by its size. What nobody waits for any more is dropped before it costs a turn.
+    work: Segmentation
+    tile: Tile
+
+
+_Job: TypeAlias = Job[_Waiter, _Pass]
+_Turn: TypeAlias = Sequence[tuple[_Job, Step[_Pass]]]
+
+
+class Engine:
+    """Runs the tiles of all models.
+
+    Every turn takes tiles of the image that is owed most, and of others whose tiles have the same
+    shape where the device gains from a batch. So a large image delays a small one by one turn, not
+    by its size. What nobody waits for any more is dropped before it costs a turn.
     """
 
-    def __init__(self, runtime: Runtime, shapes: TileShapes) -> None:
-        self.runtime = runtime
-        self.shapes = shapes
-        self.state: EngineState = "warming-up"
-        self._tiles_a_run = TILES_A_RUN[runtime.provider]
-        self._jobs: deque[_Job] = deque()
+    def __init__(self, devices: int = 1) -> None:
+        self._queue: FairQueue[_Waiter, _Pass] = FairQueue()
         self._changed = threading.Condition()
         self._stopping = False
-        name = f"engine {runtime.manifest.name}"
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    @property
-    def warm_shapes(self) -> tuple[tuple[int, int], ...]:
-        """What is warmed up, height and width in px: all shapes, or the largest of very many."""
-        edge = self.runtime.manifest.geometry.edge_at_most(math.isqrt(self.shapes.largest_area))
-        return self.shapes.all or ((edge, edge),)
+        self._workers = [
+            threading.Thread(
+                target=self._serve, args=(device,), name=f"device {device}", daemon=True
+            )
+            for device in range(devices)
+        ]
 
     def start(self) -> None:
-        """Start the thread; it warms up before the first turn."""
-        self._thread.start()
+        """Start a worker for each device."""
+        for worker in self._workers:
+            worker.start()
 
     def stop(self) -> None:
-        """End the thread after its turn; whoever still waits is told so."""
+        """End the workers after their turns; whoever still waits is told so."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            for job in self._queue.clear():
+                _fail(job, ServiceStopping("The service is stopping."))
+            self._changed.notify_all()
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.join()
 
-    async def segment(self, *passes: Segmentation) -> Segmented:
+    def wake(self) -> None:
+        """Look again at what had to wait: a model has become ready."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def seconds_until_done(self, model: Loaded, work: int) -> float:
+        """Estimate when an image of so much work would be done that came now.
+
+        In fair turns, every image that waits takes as much as this one does, or its own rest.
+        """
+        with self._changed:
+            before = self._queue.work_before(work)
+        return (before + work) / (model.work_a_second * len(self._workers) or float("inf"))
+
+    async def segment(
+        self, model: Loaded, *passes: Segmentation, deadline: float | None = None
+    ) -> Segmented:
         """Run an image's tiles in turn with all others.
 
         Args:
+            model: What runs them.
             passes: The passes over one image; all together are one image among the others.
+            deadline: When nobody waits for it any more, on `time.monotonic`, in s.
 
         Raises:
             InferenceFailed: if the runtime fails on one of its tiles.
+            DeadlinePassed: if its deadline comes before its turn.
             ServiceStopping: if the engine stops before it is done.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(passes, loop, loop.create_future())
+        waiter = _Waiter(
+            passes, loop, loop.create_future(), sum(len(work.plan.tiles) for work in passes)
+        )
+        steps = (_step(model, work, tile) for work in passes for tile in work.plan.tiles)
+        job = Job(waiter, steps, deadline)
         with self._changed:
             if self._stopping:
                 raise ServiceStopping("The service is stopping.")
-            self._jobs.append(job)
+            self._queue.add(job)
             self._changed.notify()
         try:
-            return await job.future
+            return await waiter.future
         finally:
             job.abandoned = True
 
-    def _work(self) -> None:
-        self._warm_up()
+    def _serve(self, device: int) -> None:
         while turn := self._next_turn():
-            self._run(turn)
+            self._run(device, turn)
             del turn  # an image is not held until the next one comes
 
-    def _warm_up(self) -> None:
-        try:
-            for shape, batch in product(self.warm_shapes, range(1, self._tiles_a_run + 1)):
-                if self._stopping:
-                    return
-                self.runtime.warm_up(shape, batch)
-        except Exception:  # whatever it is: without this thread all requests would wait for ever
-            log.exception("%s did not warm up", self._thread.name)
-            self.state = "failed"
-        else:
-            self.state = "ready"
-
-    def _next_turn(self) -> list[tuple[_Job, Step]]:
-        """Wait for work and take one batch of it; an empty list is the end."""
+    def _next_turn(self) -> _Turn:
+        """Wait for work and take one batch of it; nothing is the end."""
         with self._changed:
-            while True:
-                self._drop_abandoned()
-                if self._stopping:
-                    for job in self._jobs:
-                        job.fail(ServiceStopping("The service is stopping."))
-                    return []
-                if self._jobs:
-                    return self._take()
-                self._changed.wait()
+            while not self._stopping:
+                for job in self._queue.drop():
+                    _fail(job, DeadlinePassed("The request's deadline passed before its turn."))
+                if turn := self._queue.take(_most_tiles, _is_warming_up):
+                    return turn
+                self._changed.wait(self._queue.next_deadline)
+            return []
 
-    def _drop_abandoned(self) -> None:
-        self._jobs = deque(job for job in self._jobs if not job.abandoned)
-
-    def _take(self) -> list[tuple[_Job, Step]]:
-        """Take tiles of one shape; whoever gave some goes to the end of the row."""
-        shape = self._jobs[0].next_shape
-        turn: list[tuple[_Job, Step]] = []
-        for job in [job for job in self._jobs if job.next_shape == shape]:
-            self._jobs.remove(job)
-            while job.steps and job.next_shape == shape and len(turn) < self._tiles_a_run:
-                turn.append((job, job.steps.popleft()))
-            if job.steps:
-                self._jobs.append(job)
-            if len(turn) == self._tiles_a_run:
-                break
-        return turn
-
-    def _run(self, turn: Sequence[tuple[_Job, Step]]) -> None:
+    def _run(self, device: int, turn: _Turn) -> None:
+        """Run tiles of one kind; what fails is halved until it is known whose fault it is."""
+        model, _ = _kind(turn[0][1].kind)
         began = time.perf_counter()
-        jobs = dict.fromkeys(job for job, _ in turn)
         try:
-            tiles = np.stack([work.read(tile) for _, (work, tile) in turn])
-            outputs = list(zip(turn, self.runtime.run(tiles), strict=True))
-        except Exception as exc:  # whatever it is, the thread lives on for the other images
-            log.exception("a turn of %d tile(s) of %d image(s) failed", len(turn), len(jobs))
-            if len(jobs) == 1:
-                turn[0][0].fail(_failure(exc))
-                return
-            for job in jobs:  # one image's failure is not the others'
-                self._run([entry for entry in turn if entry[0] is job])
+            tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
+            outputs = model.runtimes[device].run(tiles)
+        except Exception as exc:  # whatever it is, the worker lives on for the other images
+            log.warning("a turn of %d tile(s) failed", len(turn), exc_info=True)
+            self._recover(device, turn, exc)
             return
-        for (job, step), logits in outputs:
-            self._write(job, step, logits)
-        share = (time.perf_counter() - began) / len(turn)
+        for (job, step), logits in zip(turn, outputs, strict=True):
+            _write(job, step.item, logits)
+        seconds = time.perf_counter() - began
+        model.note_turn(sum(step.work for _, step in turn), seconds)
         for job, _ in turn:
-            job.inference_s += share
-        for job in jobs:
-            if not job.steps:
-                job.finish()
+            job.owner.inference_s += seconds / len(turn)
+            job.owner.tiles_left -= 1
+            if job.owner.tiles_left == 0 and not job.abandoned:
+                job.owner.finish()
 
-    def _write(self, job: _Job, step: Step, logits: NDArray[np.float32]) -> None:
-        """Write a tile once: what is averaged would be counted twice."""
-        work, tile = step
-        try:
-            work.write(tile, logits)
-        except Exception as exc:  # whatever it is, the thread lives on for the other images
-            log.exception("a tile could not be written")
-            job.fail(_failure(exc))
+    def _recover(self, device: int, turn: _Turn, cause: Exception) -> None:
+        model, shape = _kind(turn[0][1].kind)
+        if out_of_memory := _is_out_of_memory(cause):
+            model.note_out_of_memory(shape, len(turn))
+        if len(turn) > 1:
+            half = len(turn) // 2
+            self._run(device, turn[:half])
+            self._run(device, turn[half:])
+            return
+        (job, step), *_ = turn
+        smaller = _divide(model, step) if out_of_memory else []
+        if smaller:
+            job.owner.tiles_left += len(smaller) - 1
+            for part in smaller:
+                self._run(device, [(job, part)])
+            return
+        model.note_failure()
+        _fail(job, _failure(cause))
+
+
+def _step(model: Loaded, work: Segmentation, tile: Tile) -> Step[_Pass]:
+    shape = tile.input_region.shape
+    cost = flops(model.manifest.architecture, shape)
+    return Step(_Pass(work, tile), (model, shape), cost)
+
+
+def _divide(model: Loaded, step: Step[_Pass]) -> list[Step[_Pass]]:
+    """Cover what a tile writes by the smaller tiles that the model takes by now, if there are."""
+    taken, region = step.item, step.item.tile.output_region
+    try:
+        plan = plan_tiles(
+            taken.work.plan.image_shape, model.manifest.architecture, model.shapes, region
+        )
+    except GeometryError:
+        return []
+    if plan.tile_shape == taken.tile.input_region.shape:
+        return []
+    return [_step(model, taken.work, tile) for tile in plan.tiles]
+
+
+def _kind(kind: Hashable) -> tuple[Loaded, TileShape]:
+    """Read what `_step` wrote."""
+    return cast("tuple[Loaded, TileShape]", kind)
+
+
+def _most_tiles(kind: Hashable) -> int:
+    model, shape = _kind(kind)
+    return model.most_tiles(shape)
+
+
+def _is_warming_up(kind: Hashable) -> bool:
+    model, _ = _kind(kind)
+    return model.state == "warming-up"
+
+
+def _write(job: _Job, taken: _Pass, logits: NDArray[np.float32]) -> None:
+    """Write a tile once: what is averaged would be counted twice."""
+    try:
+        taken.work.write(taken.tile, logits)
+    except Exception as exc:  # whatever it is, the worker lives on for the other images
+        log.exception("a tile could not be written")
+        _fail(job, _failure(exc))
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    """Tell who waits; what is left of the image is dropped."""
+    job.abandoned = True
+    job.owner.fail(error)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _failure(cause: Exception) -> InferenceFailed:

@@ -1,7 +1,8 @@
-"""The models that are served: opened, verified and given an engine each."""
+"""The models that are served: opened, verified and warmed up."""
 
 import logging
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping
 from typing import Self
 
 from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
@@ -9,18 +10,22 @@ from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
 from service.engine import Engine
+from service.loaded import Loaded
 from service.schemas import ModelState, ModelUsed, ServedModel
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
 class Models:
-    """Engines by the name of their model."""
+    """What is served: models by their names, and the engine that runs them all."""
 
-    engines: dict[str, Engine]
-    default: str
+    def __init__(self, loaded: Mapping[str, Loaded], default: str, engine: Engine) -> None:
+        self.loaded = dict(loaded)
+        self.default = default
+        self.engine = engine
+        self._stopping = threading.Event()
+        self._warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -34,52 +39,59 @@ class Models:
         paths = sorted(settings.model_dir.glob("*.onnx"))
         if not paths:
             raise ArtefactNotFound(f"{settings.model_dir} holds no .onnx artefact.")
-        engines: dict[str, Engine] = {}
+        loaded: dict[str, Loaded] = {}
         for path in paths:
             runtime = Runtime(path, settings.device, settings.threads)
             name = runtime.manifest.name
-            if name in engines:
+            if name in loaded:
                 raise ManifestInvalid(f"Two artefacts in {settings.model_dir} are named {name}.")
-            engines[name] = Engine(runtime, tile_shapes(runtime, settings.tile_edge))
+            loaded[name] = Loaded([runtime], tile_shapes(runtime, settings.tile_edge))
             log.info("%s: %s on %s", path.name, name, runtime.provider)
-        models = cls(engines, settings.default_model or min(engines))
+        models = cls(loaded, settings.default_model or min(loaded), Engine())
         models.find(None)
         return models
 
-    def find(self, name: str | None) -> Engine:
-        """Give the engine of a model; None is the default.
+    def find(self, name: str | None) -> Loaded:
+        """Give a model by its name; None is the default.
 
         Raises:
             ModelNotFound: listing the models that there are.
         """
         wanted = self.default if name is None else name
-        if wanted not in self.engines:
+        if wanted not in self.loaded:
             raise ModelNotFound(
-                f"There is no model {wanted[:64]!r}; there are {', '.join(self.engines)}."
+                f"There is no model {wanted[:64]!r}; there are {', '.join(self.loaded)}."
             )
-        return self.engines[wanted]
+        return self.loaded[wanted]
 
     def start(self) -> None:
-        """Start every engine."""
-        for engine in self.engines.values():
-            engine.start()
+        """Start the engine, and warm up one model after the other."""
+        self.engine.start()
+        self._warming.start()
 
     def stop(self) -> None:
-        """Stop every engine."""
-        for engine in self.engines.values():
-            engine.stop()
+        """Stop warming up, and the engine."""
+        self._stopping.set()
+        if self._warming.is_alive():
+            self._warming.join()
+        self.engine.stop()
+
+    def _warm_up(self) -> None:
+        for model in self.loaded.values():
+            model.warm_up(self._stopping)
+            self.engine.wake()
 
     def served(self) -> list[ServedModel]:
         """Describe every model."""
         return [
             ServedModel(
                 name=name,
-                sha256=engine.runtime.artefact.sha256,
-                provider=engine.runtime.provider,
-                state=engine.state,
-                manifest=engine.runtime.manifest,
+                sha256=model.artefact.sha256,
+                provider=model.provider,
+                state=model.state,
+                manifest=model.manifest,
             )
-            for name, engine in self.engines.items()
+            for name, model in self.loaded.items()
         ]
 
     def ready_states(self) -> list[ModelState]:
@@ -88,27 +100,27 @@ class Models:
         Raises:
             ServiceNotReady: as long as one of them is not ready.
         """
-        for name, engine in self.engines.items():
-            if engine.state != "ready":
-                raise ServiceNotReady(f"The model {name} is not ready: {engine.state}.")
+        for name, model in self.loaded.items():
+            if model.state != "ready":
+                raise ServiceNotReady(f"The model {name} is not ready: {model.state}.")
         return [
             ModelState(
                 name=name,
-                provider=engine.runtime.provider,
-                state=engine.state,
-                tile_shapes=engine.warm_shapes,
+                provider=model.provider,
+                state=model.state,
+                tile_shapes=model.warm_shapes,
             )
-            for name, engine in self.engines.items()
+            for name, model in self.loaded.items()
         ]
 
 
-def model_used(runtime: Runtime) -> ModelUsed:
+def model_used(model: Loaded) -> ModelUsed:
     """Name what made an answer."""
     return ModelUsed(
-        name=runtime.manifest.name,
-        sha256=runtime.artefact.sha256,
-        provider=runtime.provider,
-        precision=runtime.manifest.precision,
+        name=model.manifest.name,
+        sha256=model.artefact.sha256,
+        provider=model.provider,
+        precision=model.manifest.precision,
     )
 
 

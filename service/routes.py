@@ -16,8 +16,8 @@ from model import averaging
 from model.artefact import Averaging
 from model.errors import FormInvalid
 from model.segmentation import Wanted, output_for
-from service.engine import Engine
-from service.images import ImageHeader, decode, read_header
+from service.images import ImageHeader, read_header
+from service.loaded import Loaded
 from service.masks import Found, encode
 from service.models import model_used
 from service.negotiation import AnswerFormat, choose_format
@@ -58,10 +58,10 @@ async def segment(
     integers or float32, grey or colour. Its EXIF orientation is applied before anything else.
     """
     service.lifecycle.refuse_when_stopping()
-    engine = service.models.find(query.model)
+    model = service.models.find(query.model)
     asked = Asked(
         query.output,
-        query.average or engine.runtime.manifest.averaging,
+        query.average or model.manifest.averaging,
         choose_format(query.format, request.headers.get("accept")),
     )
     with service.admission.request():
@@ -72,10 +72,10 @@ async def segment(
             timeout_s=service.settings.upload_timeout_s,
         )
         refuse_parameters_in_form(upload)
-        return await unless_disconnected(request, answer(service, engine, upload, asked))
+        return await unless_disconnected(request, answer(service, model, upload, asked))
 
 
-async def answer(service: State, engine: Engine, upload: Upload, asked: Asked) -> Response:
+async def answer(service: State, model: Loaded, upload: Upload, asked: Asked) -> Response:
     """Find what is asked for in an image, and encode it."""
     max_image_pixels = service.settings.max_image_pixels
     read = partial(read_header, max_image_pixels=max_image_pixels)
@@ -83,17 +83,17 @@ async def answer(service: State, engine: Engine, upload: Upload, asked: Asked) -
     check_declared_format(upload, header.format)
     pixels = header.height * header.width * averaging.PASSES[asked.averaging]
     with service.admission.image(pixels):
-        found, spent_ms = await find(service, engine, upload.data, header, asked)
+        found, spent_ms = await find(service, model, upload.data, header, asked)
         encoding = time.perf_counter()
-        classes = engine.runtime.manifest.classes
+        classes = model.manifest.classes
         content = await in_thread(service, encode, found, classes, asked.media_type)
         timings = Timings(**spent_ms, encode_ms=1e3 * (time.perf_counter() - encoding))
-    headers = answer_headers(engine, asked, timings)
+    headers = answer_headers(model, asked, timings)
     if isinstance(content, bytes):
         return Response(content, media_type=asked.media_type, headers=headers)
     height, width = found.shape
     described = SegmentAnswer(
-        model=model_used(engine.runtime),
+        model=model_used(model),
         output=asked.output,
         averaging=asked.averaging,
         size=(height, width),
@@ -105,20 +105,20 @@ async def answer(service: State, engine: Engine, upload: Upload, asked: Asked) -
 
 
 async def find(
-    service: State, engine: Engine, data: bytes, header: ImageHeader, asked: Asked
+    service: State, model: Loaded, data: bytes, header: ImageHeader, asked: Asked
 ) -> tuple[Found, dict[str, float]]:
     """Decode, segment and decide, each where it holds nobody up, and say how long each took.
 
     The image and the model's maps are let go with this: encoding needs neither.
     """
-    manifest = engine.runtime.manifest
+    manifest = model.manifest
     output = output_for(asked.output, manifest, asked.averaging)
     prepare = partial(averaging.begin, averaging=asked.averaging, output=output)
     began = time.perf_counter()
-    image = await in_thread(service, decode, data, header)
-    passes = await in_thread(service, prepare, image, manifest, engine.shapes)
+    image = await service.decoders.decode(data, header)
+    passes = await in_thread(service, prepare, image, manifest, model.shapes)
     decoded = time.perf_counter()
-    segmented = await engine.segment(*passes)
+    segmented = await service.models.engine.segment(model, *passes)
     deciding = time.perf_counter()
     work = segmented.work
     found: Found = await in_thread(
@@ -177,8 +177,8 @@ def refuse_parameters_in_form(upload: Upload) -> None:
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
     """Do the work while the client waits for it; give it up when the client leaves.
 
-    Work in a thread cannot be given up. A scope, unlike the cancellation of a task, waits for it,
-    so what the request holds is free when this returns.
+    Work in a thread cannot be given up, decoding and tiles can. A scope, unlike the cancellation
+    of a task, waits for what cannot, so what the request holds is free when this returns.
 
     Raises:
         ClientDisconnect: if it leaves.
@@ -204,16 +204,16 @@ async def in_thread(service: State, function: Callable[..., T], *arguments: Any)
     return await anyio.to_thread.run_sync(function, *arguments, limiter=service.pixel_threads)
 
 
-def answer_headers(engine: Engine, asked: Asked, timings: Timings) -> dict[str, str]:
+def answer_headers(model: Loaded, asked: Asked, timings: Timings) -> dict[str, str]:
     """Say which model answered what, and where the time went (in ms)."""
     parts = timings.model_dump().items()
     return {
         "Server-Timing": ", ".join(
             f"{name.removesuffix('_ms')};dur={value:.1f}" for name, value in parts
         ),
-        "X-Model": engine.runtime.manifest.name,
-        "X-Model-SHA256": engine.runtime.artefact.sha256,
-        "X-Model-Provider": engine.runtime.provider,
+        "X-Model": model.manifest.name,
+        "X-Model-SHA256": model.artefact.sha256,
+        "X-Model-Provider": model.provider,
         "X-Output": asked.output,
         "X-Averaging": asked.averaging,
     }

@@ -8,7 +8,7 @@ from model.artefact import Averaging, Manifest, Precision
 from model.runtime import Provider
 from model.segmentation import Wanted
 
-EngineState = Literal["warming-up", "ready", "failed"]
+LoadedState = Literal["warming-up", "ready", "failed"]
 
 
 class SegmentQuery(BaseModel):
@@ -89,7 +89,7 @@ class ServedModel(BaseModel):
     name: str
     sha256: str
     provider: Provider
-    state: EngineState
+    state: LoadedState
     manifest: Manifest
 
 
@@ -110,7 +110,7 @@ class ModelState(BaseModel):
 
     name: str
     provider: Provider
-    state: EngineState
+    state: LoadedState
     tile_shapes: tuple[tuple[int, int], ...] = Field(
         description="Tiles that are warmed up, height and width in px."
     )

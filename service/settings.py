@@ -54,5 +54,7 @@ class Settings(BaseSettings):
     """A client that sends nothing of its upload for so long is let go."""
     upload_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """A client that is not done with its upload by then is let go."""
+    decode_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """An image that takes longer to decode, from its turn on, is given up."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
     """Time to finish what is in flight after SIGTERM."""

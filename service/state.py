@@ -6,6 +6,7 @@ import anyio
 from fastapi import Request
 
 from service.admission import Admission
+from service.decoding.pool import Decoders
 from service.lifecycle import Lifecycle
 from service.models import Models
 from service.settings import Settings
@@ -19,8 +20,9 @@ class State:
     models: Models
     admission: Admission
     lifecycle: Lifecycle
+    decoders: Decoders
     pixel_threads: anyio.CapacityLimiter
-    """Bounds how many images are decoded or encoded at a time."""
+    """Bounds how many images are prepared or encoded at a time."""
 
 
 def state_of(request: Request) -> State:

@@ -119,8 +119,8 @@ def test_every_tile_shape_that_the_service_is_given_leads_to_the_same_labels(
 
     for largest in (188, 572, 1084):
         settings = Settings(tile_edge=largest, device="cpu", model_dir=PRETRAINED)
-        engine = Models.open(settings).find("em-membranes")
-        assert np.array_equal(segment(image, engine.runtime, engine.shapes), wanted)
+        model = Models.open(settings).find("em-membranes")
+        assert np.array_equal(segment(image, model.runtimes[0], model.shapes), wanted)
 
 
 def test_the_scores_are_found_again_on_the_data(shipped: Runtime) -> None:

@@ -19,8 +19,11 @@ from model.architecture import Architecture
 from model.artefact import pack
 from model.runtime import Runtime
 from service.app import create_app
+from service.engine import Engine
+from service.loaded import Loaded
+from service.models import Models
 from service.settings import Settings
-from tests.conftest import graph_of, manifest_of
+from tests.conftest import graph_of, manifest_of, square
 
 with warnings.catch_warnings():  # it would rather have httpx2, which is httpx under another name
     warnings.simplefilter("ignore", StarletteDeprecationWarning)
@@ -76,6 +79,11 @@ def settings_of(model_dir: Path, **changes: Any) -> Settings:
         "max_image_pixels": MAX_IMAGE_PIXELS,
     }
     return Settings(**(fields | changes))
+
+
+def models_of(runtime: Runtime) -> Models:
+    """Serve one model, `tiny`, whatever runs it."""
+    return Models({"tiny": Loaded([runtime], square(TILE_EDGE))}, "tiny", Engine())
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import os
 import re
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,16 @@ from starlette.types import Message
 
 from model.errors import ServiceStopping
 from model.runtime import Runtime
-from service import routes
 from service.app import create_app
-from service.engine import Engine
-from service.images import decode
 from service.lifecycle import Lifecycle
-from service.models import Models
 from service.settings import Settings
-from tests.conftest import square
-from tests.service.conftest import TILE_EDGE, TestClient, noise, png, settings_of
+from tests.service.conftest import (
+    TestClient,
+    models_of,
+    noise,
+    png,
+    settings_of,
+)
 
 IMAGE = png(noise(400, 401))
 TILES = 4
@@ -111,7 +113,7 @@ async def running(settings: Settings, runtime: Runtime | None = None) -> AsyncIt
     """Run an application on this event loop."""
     models = None
     if runtime is not None:
-        models = Models({"tiny": Engine(runtime, square(TILE_EDGE))}, "tiny")
+        models = models_of(runtime)
     app = create_app(settings, models)
     async with app.router.lifespan_context(app):
         yield app
@@ -166,27 +168,20 @@ def test_all_tiles_of_a_client_that_stays_are_run(settings: Settings, runtime: R
     assert counting.runs == TILES
 
 
-def test_a_client_that_left_keeps_its_place_until_its_image_is_decoded(
-    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_client_that_left_frees_its_place_though_its_image_was_being_decoded(
+    model_dir: Path,
 ) -> None:
-    began, may_go_on = threading.Event(), threading.Event()
-
-    def slow_decode(*arguments: Any) -> NDArray[Any]:
-        began.set()
-        may_go_on.wait(10)
-        return decode(*arguments)
-
-    monkeypatch.setattr(routes, "decode", slow_decode)
-
     async def leave() -> tuple[int, int]:
         async with running(settings_of(model_dir, max_pending_pixels=1)) as app:
+            service = app.state.service
+            os.kill(service.decoders.pids[0], signal.SIGSTOP)  # it would never be done
             client = Client(app)
             request = asyncio.ensure_future(client.segment())
-            await asyncio.to_thread(began.wait, 10)
-            client.leaves.set()
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(10):
+                while not service.admission.pixels:
+                    await asyncio.sleep(0.001)
             early = await Client(app).segment()
-            may_go_on.set()
+            client.leaves.set()
             await request
             return early, await Client(app).segment()
 

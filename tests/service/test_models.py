@@ -21,7 +21,7 @@ def two(tmp_path: Path) -> Path:
 
 
 def name_of_default(models: Models) -> str:
-    return models.find(None).runtime.manifest.name
+    return models.find(None).manifest.name
 
 
 def test_the_default_is_the_first_by_name(two: Path) -> None:
@@ -33,7 +33,7 @@ def test_the_default_can_be_set(two: Path) -> None:
 
 
 def test_a_model_is_found_by_the_name_in_its_manifest(two: Path) -> None:
-    assert Models.open(settings_of(two)).find("membranes").runtime.manifest.name == "membranes"
+    assert Models.open(settings_of(two)).find("membranes").manifest.name == "membranes"
 
 
 def test_an_unknown_model_is_refused_with_a_list_of_all(two: Path) -> None:
@@ -63,8 +63,8 @@ def test_a_folder_without_artefacts_is_refused(tmp_path: Path) -> None:
 
 
 def test_tiles_are_no_larger_than_the_setting_allows(two: Path) -> None:
-    for engine in Models.open(settings_of(two)).engines.values():
-        assert engine.shapes == TileShapes(TILE_EDGE**2)
+    for model in Models.open(settings_of(two)).loaded.values():
+        assert model.shapes == TileShapes(TILE_EDGE**2)
 
 
 def test_a_gpu_is_given_shapes_that_can_all_be_prepared(
@@ -85,9 +85,9 @@ def test_tiles_too_small_to_tile_are_raised_to_the_smallest_that_can(
 def test_models_of_different_depths_have_tiles_of_their_own(tmp_path: Path) -> None:
     write_artefact(tmp_path)
     write_artefact(tmp_path, Architecture(depth=2, base_channels=2), name="flat")
-    engines = Models.open(settings_of(tmp_path, tile_edge=450)).engines
-    assert engines["tiny"].warm_shapes == ((444, 444),)
-    assert engines["flat"].warm_shapes == ((448, 448),)
+    loaded = Models.open(settings_of(tmp_path, tile_edge=450)).loaded
+    assert loaded["tiny"].warm_shapes == ((444, 444),)
+    assert loaded["flat"].warm_shapes == ((448, 448),)
 
 
 def test_models_are_not_ready_before_they_are_started(two: Path) -> None:

@@ -19,13 +19,13 @@ from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import segment
 from service.app import create_app
-from service.engine import Engine
 from service.models import Models
 from service.settings import Settings
-from tests.conftest import COLOURS, square
+from tests.conftest import COLOURS
 from tests.service.conftest import (
     TILE_EDGE,
     TestClient,
+    models_of,
     noise,
     png,
     serving,
@@ -300,7 +300,7 @@ def test_readyz_is_a_problem_until_the_model_is_warmed_up(
     settings: Settings, runtime: Runtime
 ) -> None:
     slow = SlowToWarmUp(runtime)
-    models = Models({"tiny": Engine(slow, square(TILE_EDGE))}, "tiny")
+    models = models_of(slow)
     with TestClient(create_app(settings, models)) as client:
         early = client.get("/readyz")
         slow.may_go_on.set()
@@ -315,7 +315,7 @@ def test_an_image_that_comes_during_warm_up_is_answered_after_it(
     settings: Settings, runtime: Runtime
 ) -> None:
     slow = SlowToWarmUp(runtime)
-    models = Models({"tiny": Engine(slow, square(TILE_EDGE))}, "tiny")
+    models = models_of(slow)
     with TestClient(create_app(settings, models)) as client:
         threading.Timer(0.1, slow.may_go_on.set).start()
         answer = post(client, IMAGE)

@@ -1,0 +1,168 @@
+"""Turns on a device, shared fairly by work: who waits for tiles, and whose come next.
+
+Every image has a start tag: the virtual time at which it came, moved on by the work of each of its
+tiles that was taken. The tiles of the lowest tag are next. Virtual time passes as work is done,
+divided by how many wait: an image that comes late owes nothing for the time before it, and one that
+has waited long is overtaken by no stream of small ones.
+
+Source: Goyal, Vin and Cheng 1996, start-time fair queueing; virtual time is that of fluid sharing.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Owner = TypeVar("Owner")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[Item]):
+    """One tile of an image."""
+
+    item: Item
+    kind: Hashable
+    """Tiles of one kind, of one model and one shape, can be run together."""
+    work: int
+    """Floating-point operations."""
+
+
+class Job(Generic[Owner, Item]):
+    """An image's tiles: those of a kind in order, the kinds in any."""
+
+    def __init__(
+        self, owner: Owner, steps: Iterable[Step[Item]], deadline: float | None = None
+    ) -> None:
+        """Gather the tiles of an image.
+
+        Args:
+            owner: Who waits for it.
+            steps: Its tiles.
+            deadline: When nobody waits for it any more, on the queue's clock, in s.
+        """
+        self.owner = owner
+        self.deadline = deadline
+        self.abandoned = False
+        """Whether nobody waits for it any more."""
+        self.came = 0.0
+        """When it joined the queue, in s."""
+        self.work = 0
+        """Floating-point operations of the tiles that were not taken yet."""
+        self.taken = 0
+        """Tiles that had their turn."""
+        self.tag = 0.0
+        self._steps: dict[Hashable, deque[Step[Item]]] = {}
+        for step in steps:
+            self._steps.setdefault(step.kind, deque()).append(step)
+            self.work += step.work
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether all tiles had their turn."""
+        return not self._steps
+
+    @property
+    def kinds(self) -> Iterable[Hashable]:
+        """The kinds of the tiles that were not taken yet."""
+        return self._steps.keys()
+
+    def take(self, kind: Hashable) -> Step[Item]:
+        """Take the next tile of a kind."""
+        step = self._steps[kind].popleft()
+        if not self._steps[kind]:
+            del self._steps[kind]
+        self.work -= step.work
+        self.tag += step.work
+        self.taken += 1
+        return step
+
+
+class FairQueue(Generic[Owner, Item]):
+    """Images that wait for a device. It has no lock: whoever shares it holds one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._jobs: list[Job[Owner, Item]] = []
+        self._virtual = 0.0
+
+    def __len__(self) -> int:
+        """How many images wait."""
+        return len(self._jobs)
+
+    @property
+    def work(self) -> int:
+        """Floating-point operations of all tiles that were not taken yet."""
+        return sum(job.work for job in self._jobs)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """How long it is to the next deadline, in s; None where there is none."""
+        deadlines = [job.deadline for job in self._jobs if job.deadline is not None]
+        return max(min(deadlines) - self._clock(), 0.0) if deadlines else None
+
+    def work_before(self, work: int) -> int:
+        """Floating-point operations that are run before an image of so many, if it came now."""
+        return sum(min(job.work, work) for job in self._jobs)
+
+    @property
+    def oldest_age(self) -> float:
+        """How long the image waits that came first, in s; 0 where none does."""
+        return max((self._clock() - job.came for job in self._jobs), default=0.0)
+
+    def add(self, job: Job[Owner, Item]) -> None:
+        """Let an image wait for its turns."""
+        job.came = self._clock()
+        job.tag = self._virtual
+        self._jobs.append(job)
+
+    def drop(self) -> list[Job[Owner, Item]]:
+        """Take out every image that nobody waits for, or whose deadline has passed."""
+        now = self._clock()
+        dropped = [
+            job
+            for job in self._jobs
+            if job.abandoned or (job.deadline is not None and job.deadline <= now)
+        ]
+        self._remove(dropped)
+        return dropped
+
+    def take(
+        self, most: Callable[[Hashable], int], skip: Callable[[Hashable], bool] = lambda _: False
+    ) -> list[tuple[Job[Owner, Item], Step[Item]]]:
+        """Take the tiles of one turn, all of one kind; whose last tile is taken leaves the queue.
+
+        Args:
+            most: Gives how many tiles of a kind are run together.
+            skip: Tells whether tiles of a kind have to wait.
+        """
+        offers = [
+            (job, kind)
+            for job in self._jobs
+            if (kind := next((kind for kind in job.kinds if not skip(kind)), None)) is not None
+        ]
+        if not offers:
+            return []
+        _, kind = min(offers, key=lambda offer: _turn_of(offer[0]))
+        turn: list[tuple[Job[Owner, Item], Step[Item]]] = []
+        while len(turn) < most(kind) and (fitting := [j for j in self._jobs if kind in j.kinds]):
+            job = min(fitting, key=_turn_of)
+            turn.append((job, job.take(kind)))
+            self._virtual += turn[-1][1].work / len(self._jobs)
+        self._remove(job for job, _ in turn if job.is_taken)
+        return turn
+
+    def clear(self) -> list[Job[Owner, Item]]:
+        """Take out all images."""
+        jobs, self._jobs = self._jobs, []
+        return jobs
+
+    def _remove(self, jobs: Iterable[Job[Owner, Item]]) -> None:
+        gone = set(map(id, jobs))
+        self._jobs = [job for job in self._jobs if id(job) not in gone]
+
+
+def _turn_of(job: Job[Owner, Item]) -> tuple[float, int]:
+    """Order by tags; of equal ones, who had no turn yet is before who had some."""
+    return job.tag, job.taken
