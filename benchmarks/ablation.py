@@ -26,22 +26,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from model.architecture import Architecture
 from model.artefact import Manifest
 from model.geometry import Geometry
 from model.instances import InstanceRule
 from model.network import UNet
 from training.data.census import take_census
-from training.data.dataset import AnnotatedImage, Dataset, read_dataset
+from training.data.dataset import AnnotatedImage, read_dataset
 from training.data.split import split
 from training.draft import draft_manifest
 from training.evaluate import evaluate
-from training.plan import make_plan
+from training.plan import Plan, make_plan
 from training.run.identity import Identity
 from training.run.loop import Loop
 from training.run.progress import Validation
 from training.settings import FitSettings
 from training.tiles.augmentation import Sampler
-from training.tiles.store import prepare
+from training.tiles.store import Store, prepare
 from training.tiles.weight_map import BORDER_WEIGHT
 from training.validation import NetworkModel, settle, spread_over
 
@@ -64,6 +65,10 @@ ARMS = {
     "both": (True, BORDER_WEIGHT),
 }
 """Whether tiles are deformed elastically, and w0."""
+PLENTY = 1 << 40
+"""Free memory, in bytes, so that no plan depends on the machine's."""
+KEPT = ("v_rand", "v_info", "seg", "ap50", "dice", "pixel_error")
+"""Scores that the result holds."""
 COLOURS = dict(zip(ARMS, ("#777777", "#e69f00", "#56b4e9", "#009e73"), strict=True))
 
 
@@ -77,6 +82,35 @@ class Trial:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A data set, divided once for all networks."""
+
+    folder: Path
+    everything: Sequence[AnnotatedImage]
+    """All that may be trained on."""
+    scored: Sequence[AnnotatedImage]
+    manifest: Manifest
+    """Of any network that is trained on it."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Material":
+        """Read and divide a data set as `training.fit` does."""
+        dataset = read_dataset(folder)
+        settings = settings_of(folder)
+        everything, held_out = split(dataset, settings.folds, settings.fold)
+        plan = make_plan(take_census(everything[:1]), settings, PLENTY)
+        manifest = draft_manifest(settings, plan, dataset, (), ())
+        return cls(folder, everything, list(spread_over(held_out, MOST_SCORED)), manifest)
+
+    def chosen(self, images: int | None, seed: int) -> Sequence[AnnotatedImage]:
+        """Let the seed choose the training images."""
+        if images is None:
+            return self.everything
+        chosen = np.random.default_rng(seed).choice(len(self.everything), images, replace=False)
+        return [self.everything[int(index)] for index in sorted(chosen)]
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Train what is missing, and write the table and the plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
@@ -85,18 +119,22 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     folders = dict(word.split("=", 1) for word in arguments.data)
     result = known(arguments.steps, list(folders))
-    trials = [Trial(*values) for values in itertools.product(folders, IMAGES, ARMS, SEEDS)]
-    trials.sort(key=lambda trial: trial.seed)  # a comparison that is cut short is still a fair one
-    for number, trial in enumerate(trials, start=1):
-        if any(row["trial"] == asdict(trial) for row in result["rows"]):
-            continue
-        began = time.perf_counter()
-        result["rows"].append(run(trial, Path(folders[trial.data]), arguments.steps))
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"{number}/{len(trials)} {trial}: {time.perf_counter() - began:.0f} s", flush=True)
+    materials = {name: Material.read(Path(folder)) for name, folder in folders.items()}
+    groups = itertools.product(SEEDS, folders, IMAGES)  # cut short, it is still a fair comparison
+    for seed, data, images in groups:
+        trials = [Trial(data, images, arm, seed) for arm in ARMS]
+        missing = [trial for trial in trials if not is_known(trial, result)]
+        if missing:
+            with tempfile.TemporaryDirectory() as folder:
+                compare(missing, materials[data], Path(folder), arguments.steps, result)
     TABLE.write_text(table(result))
     PLOT.write_text(plot(result))
     return 0
+
+
+def is_known(trial: Trial, result: dict[str, Any]) -> bool:
+    """Tell whether an earlier start has scored it."""
+    return any(row["trial"] == asdict(trial) for row in result["rows"])
 
 
 def known(steps: int, names: Sequence[str]) -> dict[str, Any]:
@@ -118,61 +156,64 @@ def known(steps: int, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def run(trial: Trial, folder: Path, steps: int) -> dict[str, Any]:
-    """Train one network and score it."""
-    elastic, border_weight = ARMS[trial.arm]
-    with tempfile.TemporaryDirectory() as out:
-        settings = FitSettings(
-            data=folder,
-            out=Path(out),
-            base_channels=BASE_CHANNELS,
-            tile_edge=TILE_EDGE,
-            batch=1,
+def compare(
+    trials: Sequence[Trial], material: Material, folder: Path, steps: int, result: dict[str, Any]
+) -> None:
+    """Train networks that differ in their arm alone, and note each as soon as it is scored."""
+    training = material.chosen(trials[0].images, trials[0].seed)
+    census = take_census(training)
+    manifest = material.manifest
+    stores: dict[float, Store] = {}
+    for trial in trials:
+        began = time.perf_counter()
+        elastic, border_weight = ARMS[trial.arm]
+        settings = settings_of(
+            material.folder,
+            out=folder / "run",
             steps=steps,
             elastic=elastic,
             border_weight=border_weight,
             seed=trial.seed,
-            device="cpu",
             validate_every=steps + 1,
         )
-        dataset = read_dataset(folder)
-        everything, held_out = split(dataset, settings.folds, settings.fold)
-        training = choose(everything, trial)
-        manifest, network = train(settings, dataset, training)
-        scored = spread_over(held_out, MOST_SCORED)
-        evaluation = score(network, manifest, scored)
-    names = ("v_rand", "v_info", "seg", "ap50", "dice", "pixel_error")
-    return {
-        "trial": asdict(trial),
-        "training_images": len(training),
-        "scored_images": len(scored),
-        "scores": {name: evaluation[name] for name in names},
-    }
+        settings.out.mkdir(exist_ok=True)
+        plan = make_plan(census, settings, PLENTY)
+        manifest = manifest.model_copy(update={"intensity": plan.intensity})
+        if border_weight not in stores:
+            place = folder / f"store-{border_weight:g}"
+            stores[border_weight] = prepare(place, training, manifest.architecture, plan)
+        network = train(settings, stores[border_weight], plan, manifest.architecture)
+        evaluation = score(network, manifest, material.scored)
+        result["rows"].append(
+            {
+                "trial": asdict(trial),
+                "training_images": len(training),
+                "scored_images": len(material.scored),
+                "scores": {name: evaluation[name] for name in KEPT},
+            }
+        )
+        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        count, seconds = len(result["rows"]), time.perf_counter() - began
+        print(f"{count} {trial}: {seconds:.0f} s", flush=True)
 
 
-def choose(images: Sequence[AnnotatedImage], trial: Trial) -> Sequence[AnnotatedImage]:
-    """Let the seed choose the training images."""
-    if trial.images is None:
-        return images
-    chosen = np.random.default_rng(trial.seed).choice(len(images), trial.images, replace=False)
-    return [images[int(index)] for index in sorted(chosen)]
+def settings_of(folder: Path, **asked: Any) -> FitSettings:
+    """Ask for the network and the tile that all have."""
+    fields: dict[str, Any] = {"data": folder, "out": Path("run"), "batch": 1, "device": "cpu"}
+    fields |= {"base_channels": BASE_CHANNELS, "tile_edge": TILE_EDGE}
+    return FitSettings(**(fields | asked))
 
 
-def train(
-    settings: FitSettings, dataset: Dataset, training: Sequence[AnnotatedImage]
-) -> tuple[Manifest, nn.Module]:
+def train(settings: FitSettings, store: Store, plan: Plan, architecture: Architecture) -> nn.Module:
     """Train as `training.fit` does, without validations on the way."""
     device = torch.device("cpu")
-    plan = make_plan(take_census(training), settings, 1 << 40)
-    manifest = draft_manifest(settings, plan, dataset, training, ())
     torch.manual_seed(settings.seed)
-    network = UNet(manifest.architecture)
+    network = UNet(architecture)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-    store = prepare(settings.out / "store", training, manifest.architecture, plan)
     sampler = Sampler(store, plan, Geometry(settings.depth), settings.seed, device)
     loop = Loop(network, sampler, _unscored, Identity("{}", {}, {}, ""), settings)
     loop.run()
-    return manifest, loop.descent.averaged.module
+    return loop.descent.averaged.module
 
 
 def _unscored(_: nn.Module) -> Validation:

@@ -156,7 +156,7 @@ class Engine:
             if self._stopping:
                 raise ServiceStopping("The service is stopping.")
             self._queue.add(job)
-            self._changed.notify()
+            self._changed.notify_all()
         try:
             return await waiter.future
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model.averaging import begin
-from model.errors import InferenceFailed, ServiceStopping
+from model.errors import DeadlinePassed, InferenceFailed, ServiceStopping
 from model.intensity import IntensityScale
 from model.planner import TileShapes
 from model.runtime import Provider, Runtime
 from model.segmentation import Segmentation
 from service.engine import Engine, Segmented
-from service.loaded import Loaded
+from service.loaded import MOST_FAILURES, Loaded
 from tests.conftest import square
 from tests.service.recording import (
     EDGE,
@@ -325,3 +327,172 @@ def test_an_engine_that_has_stopped_takes_nothing() -> None:
         pass
     with pytest.raises(ServiceStopping):
         asyncio.run(engine.run(work(1, tiles=1)))
+
+
+def test_an_image_whose_deadline_passes_is_told_so_and_not_run() -> None:
+    runtime = RecordingRuntime()
+    runs, may_go_on = held(runtime)
+
+    async def submit() -> list[Any]:
+        with started(ServesOne(runtime, square(EDGE))) as engine:
+            first = asyncio.ensure_future(engine.run(work(1, tiles=1)))
+            await asyncio.to_thread(runs.wait, 10)
+            past = time.monotonic() - 1
+            late = asyncio.ensure_future(engine.segment(engine.model, work(2, 1), deadline=past))
+            await asyncio.sleep(0)
+            may_go_on.set()
+            return await asyncio.gather(first, late, return_exceptions=True)
+
+    done, late = asyncio.run(submit())
+    assert isinstance(done, Segmented)
+    assert isinstance(late, DeadlinePassed)
+    assert runtime.runs == [(1,)]
+
+
+def test_a_deadline_is_noticed_though_nothing_else_happens() -> None:
+    """The model is warming up, so that the image has to wait."""
+
+    async def submit() -> None:
+        with started(ServesOne(RecordingRuntime(), square(EDGE))) as engine:
+            engine.model.state = "warming-up"
+            soon = time.monotonic() + 0.01
+            async with asyncio.timeout(10):
+                await engine.segment(engine.model, work(1, tiles=1), deadline=soon)
+
+    with pytest.raises(DeadlinePassed):
+        asyncio.run(submit())
+
+
+def test_images_of_a_model_that_warms_up_let_those_of_another_pass() -> None:
+    warm, cold = RecordingRuntime(), RecordingRuntime()
+
+    async def submit() -> Segmented:
+        with started(ServesOne(warm, square(EDGE))) as engine:
+            other = Loaded([cold], square(EDGE))
+            waits = asyncio.ensure_future(engine.segment(other, work(1, tiles=1)))
+            await asyncio.sleep(0)
+            await engine.run(work(2, tiles=1))
+            assert cold.runs == []
+            other.warm_up(threading.Event())
+            engine.wake()
+            async with asyncio.timeout(10):
+                return await waits
+
+    assert (asyncio.run(submit()).work.canvas == 1).all()
+    assert (warm.runs, cold.runs) == ([(2,)], [(1,)])
+
+
+def test_tiles_of_two_models_are_never_run_together() -> None:
+    one, other = RecordingRuntime("cuda"), RecordingRuntime("cuda")
+
+    async def submit() -> None:
+        engine = ServesOne(one, square(EDGE))
+        second = Loaded([other], square(EDGE))
+        second.state = "ready"
+        tasks = [asyncio.ensure_future(engine.run(work(1, tiles=2)))]
+        tasks.append(asyncio.ensure_future(engine.segment(second, work(2, tiles=2))))
+        await asyncio.sleep(0)
+        with started(engine):
+            await asyncio.gather(*tasks)
+
+    asyncio.run(submit())
+    assert (one.runs, other.runs) == ([(1, 1)], [(2, 2)])
+
+
+def test_two_devices_share_one_image() -> None:
+    runtimes = RecordingRuntime(), RecordingRuntime()
+    both = threading.Barrier(2, timeout=10)
+
+    def wait_for_the_other(_: Batch) -> None:
+        both.wait()
+
+    for runtime in runtimes:
+        runtime.before_run = wait_for_the_other
+
+    async def submit() -> Segmented:
+        engine = Engine(devices=2)
+        model = Loaded(runtimes, square(EDGE))
+        model.state = "ready"
+        engine.start()
+        try:
+            return await engine.segment(model, work(1, tiles=6))
+        finally:
+            engine.stop()
+
+    assert (asyncio.run(submit()).work.canvas == 1).all()
+    assert [len(runtime.runs) for runtime in runtimes] == [3, 3]
+
+
+def short_of_memory(runtime: RecordingRuntime, pixels: int) -> RecordingRuntime:
+    """Let a runtime take no more input pixels at once."""
+    run = runtime.run
+
+    def limited(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        if tiles.size > pixels:
+            raise InferenceFailed("It failed.") from RuntimeError("BFCArena: out of memory")
+        return run(tiles)
+
+    runtime.run = limited  # type: ignore[method-assign]  # a seam
+    return runtime
+
+
+def test_where_memory_runs_out_fewer_tiles_are_run_together() -> None:
+    runtime = short_of_memory(RecordingRuntime("cuda"), 2 * EDGE**2)
+    (first,) = run_all(runtime, work(1, tiles=4))
+    assert (first.work.canvas == 1).all()
+    assert runtime.runs == [(1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_where_one_tile_is_too_much_smaller_ones_cover_just_what_it_writes(
+    provider: Provider,
+) -> None:
+    """The canvas of an image that is averaged would show whatever was written twice."""
+    edge = MANIFEST.geometry.edge_at_most(3 * EDGE)
+    size, shapes = MANIFEST.geometry.output_edge(edge), TileShapes(edge**2)
+    runtime = short_of_memory(RecordingRuntime(provider), edge**2 - 1)
+    image = np.full((1, size, size), 1)
+    passes = begin(image, MANIFEST, shapes, averaging="rotations", output="foreground")
+    assert [len(each.plan.tiles) for each in passes] == [1] * 8
+
+    async def submit() -> tuple[Segmented, TileShapes]:
+        with started(ServesOne(runtime, shapes)) as engine:
+            return await engine.run(*passes), engine.model.shapes
+
+    segmented, smaller = asyncio.run(submit())
+    np.testing.assert_allclose(segmented.work.canvas, 1 / (1 + np.exp(-1)), rtol=1e-6)
+    assert smaller.largest_area < edge**2
+
+
+def test_a_model_without_memory_for_any_tile_fails_and_does_not_try_for_ever() -> None:
+    runtime = short_of_memory(RecordingRuntime(), 1)
+    (outcome,) = run_all(runtime, work(1, tiles=2))
+    assert isinstance(outcome, InferenceFailed)
+
+
+def test_a_model_that_fails_on_image_after_image_is_not_ready() -> None:
+    async def submit() -> str:
+        with started(ServesOne(failing_on(1), square(EDGE))) as engine:
+            for _ in range(MOST_FAILURES):
+                with pytest.raises(InferenceFailed):
+                    await engine.run(work(1, tiles=1))
+            return engine.model.state
+
+    assert asyncio.run(submit()) == "failed"
+
+
+def test_the_estimate_is_that_of_fair_turns() -> None:
+    runtime = RecordingRuntime()
+
+    async def submit() -> tuple[float, float, float]:
+        engine = ServesOne(runtime, square(EDGE))
+        unknown = engine.seconds_until_done(engine.model, 100)
+        engine.model.note_turn(1000, 1.0)
+        alone = engine.seconds_until_done(engine.model, 100)
+        waiting = asyncio.ensure_future(engine.run(work(1, tiles=9)))
+        await asyncio.sleep(0)
+        beside = engine.seconds_until_done(engine.model, 100)
+        waiting.cancel()
+        return unknown, alone, beside
+
+    assert asyncio.run(submit()) == (0.0, 0.1, 0.2)
