@@ -1,12 +1,12 @@
 """`python -m service`: read the settings, open the models, serve."""
 
-import logging
 import sys
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from model.errors import UNetError
+from service import logs
 from service.app import create_app
 from service.server import Server
 from service.settings import Settings
@@ -19,7 +19,7 @@ def main() -> int:
         0 after a signal; 1 if a model cannot be served; 2 if a setting is wrong; 3 if the address
         cannot be listened on, which uvicorn has logged.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure()
     try:
         settings = CliApp.run(Settings)
     except ValidationError as exc:

@@ -12,7 +12,8 @@ class Admission:
     def __init__(self, max_requests: int, max_pixels: int) -> None:
         self._max_requests = max_requests
         self._max_pixels = max_pixels
-        self._requests = 0
+        self.requests = 0
+        """That are held."""
         self.pixels = 0
         """Of the images that are held, as often as each is segmented."""
 
@@ -23,13 +24,13 @@ class Admission:
         Raises:
             ServiceBusy: if there are as many as there may be.
         """
-        if self._requests >= self._max_requests:
-            raise ServiceBusy(f"{self._requests} requests are waiting; no more are held.")
-        self._requests += 1
+        if self.requests >= self._max_requests:
+            raise ServiceBusy(f"{self.requests} requests are waiting; no more are held.")
+        self.requests += 1
         try:
             yield
         finally:
-            self._requests -= 1
+            self.requests -= 1
 
     @contextmanager
     def image(self, pixels: int) -> Iterator[None]:

@@ -11,8 +11,11 @@ from fastapi_offline import FastAPIOffline
 from service import errors, routes
 from service.admission import Admission
 from service.decoding.pool import Decoders
-from service.lifecycle import Lifecycle, RequestScope
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.models import Models
+from service.openapi import DESCRIPTION
+from service.request_scope import RequestScope
 from service.settings import Settings
 from service.state import State
 
@@ -33,15 +36,20 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
     settings = settings or Settings()
     models = models or Models.open(settings)
     lifecycle = Lifecycle()
+    metrics = Metrics()
+    models.engine.observe = metrics.observe_turn
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         decoders = Decoders(PIXEL_THREADS, timeout_s=settings.decode_timeout_s)
+        admission = Admission(settings.max_pending_requests, settings.max_pending_pixels)
+        metrics.watch(models, admission, decoders)
         app.state.service = State(
             settings,
             models,
-            Admission(settings.max_pending_requests, settings.max_pending_pixels),
+            admission,
             lifecycle,
+            metrics,
             decoders,
             anyio.CapacityLimiter(PIXEL_THREADS),
         )
@@ -56,7 +64,7 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
     app = FastAPIOffline(  # its page at /docs loads nothing from elsewhere
         title="U-Net service",
         version=metadata.version("unet-service"),
-        description="An image of any size in, a mask of the same size out, without seams.",
+        description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
@@ -64,5 +72,5 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
     app.state.lifecycle = lifecycle
     app.include_router(routes.router)
     errors.install(app)
-    app.add_middleware(RequestScope, lifecycle=lifecycle)
+    app.add_middleware(RequestScope, lifecycle=lifecycle, metrics=metrics)
     return app

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from math import prod
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from service.loaded import Loaded, TileShape
 OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad allocation", "BFCArena")
 """What ONNX Runtime's errors hold where memory ran out."""
 
+Outcome = Literal["done", "failed", "out-of-memory"]
+
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,30 @@ class Segmented:
     """Time in which other requests had their turn."""
     inference_s: float
     """Time in which this image's tiles were read, run and written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReport:
+    """What came of one run of tiles on a device, for whoever counts."""
+
+    model: str
+    outcome: Outcome
+    tiles: int
+    input_pixels: int
+    """What the tiles read, halos included."""
+    output_pixels: int
+    """What they wrote, or would have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits at one moment."""
+
+    images: int
+    work: int
+    """Floating-point operations of the tiles that had no turn yet."""
+    oldest_age_s: float
+    """How long the image waits that came first; 0 where none does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +118,8 @@ class Engine:
     """
 
     def __init__(self, devices: int = 1) -> None:
+        self.observe: Callable[[TurnReport], None] = lambda _: None
+        """Told of every turn by the thread that ran it, before anybody has the result."""
         self._queue: FairQueue[_Waiter, _Pass] = FairQueue()
         self._changed = threading.Condition()
         self._stopping = False
@@ -121,6 +150,11 @@ class Engine:
         """Look again at what had to wait: a model has become ready."""
         with self._changed:
             self._changed.notify_all()
+
+    def backlog(self) -> Backlog:
+        """Say what waits."""
+        with self._changed:
+            return Backlog(len(self._queue), self._queue.work, self._queue.oldest_age)
 
     def seconds_until_done(self, model: Loaded, work: int) -> float:
         """Estimate when an image of so much work would be done that came now.
@@ -193,6 +227,7 @@ class Engine:
             _write(job, step.item, logits)
         seconds = time.perf_counter() - began
         model.note_turn(sum(step.work for _, step in turn), seconds)
+        self.observe(_report(turn, "done"))
         for job, _ in turn:
             job.owner.inference_s += seconds / len(turn)
             job.owner.tiles_left -= 1
@@ -201,7 +236,9 @@ class Engine:
 
     def _recover(self, device: int, turn: _Turn, cause: Exception) -> None:
         model, shape = _kind(turn[0][1].kind)
-        if out_of_memory := _is_out_of_memory(cause):
+        out_of_memory = _is_out_of_memory(cause)
+        self.observe(_report(turn, "out-of-memory" if out_of_memory else "failed"))
+        if out_of_memory:
             model.note_out_of_memory(shape, len(turn))
         if len(turn) > 1:
             half = len(turn) // 2
@@ -223,6 +260,12 @@ def _step(model: Loaded, work: Segmentation, tile: Tile) -> Step[_Pass]:
     shape = tile.input_region.shape
     cost = flops(model.manifest.architecture, shape)
     return Step(_Pass(work, tile), (model, shape), cost)
+
+
+def _report(turn: _Turn, outcome: Outcome) -> TurnReport:
+    model, shape = _kind(turn[0][1].kind)
+    written = sum(prod(step.item.tile.output_region.shape) for _, step in turn)
+    return TurnReport(model.manifest.name, outcome, len(turn), len(turn) * prod(shape), written)
 
 
 def _divide(model: Loaded, step: Step[_Pass]) -> list[Step[_Pass]]:

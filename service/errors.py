@@ -14,6 +14,8 @@ from service.schemas import SegmentQuery
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
+FAULT = "fault"
+"""The code of what nobody foresaw."""
 
 STATUSES: dict[type[errors.UNetError], HTTPStatus] = {
     errors.UNetError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -68,7 +70,7 @@ def problem(
 def fault(request_id: str) -> JSONResponse:
     """Build the problem of a fault of ours: it says nothing of what is inside."""
     detail = "The service failed. Its log has the reason under this request id."
-    return problem(request_id, HTTPStatus.INTERNAL_SERVER_ERROR, "fault", detail)
+    return problem(request_id, HTTPStatus.INTERNAL_SERVER_ERROR, FAULT, detail)
 
 
 def cut_short(request_id: str) -> JSONResponse:
@@ -82,7 +84,7 @@ async def _answer_domain_error(request: Request, error: errors.UNetError) -> JSO
     status = status_of(error)
     headers: dict[str, str] = {}
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("request %s: %s", request.state.request_id, error, exc_info=error)
+        log.error("%s", error, exc_info=error)
     if isinstance(error, errors.ServiceUnavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, errors.ServiceStopping | errors.UploadStalled):
@@ -111,7 +113,7 @@ async def _answer_invalid_parameters(
 def _answer(
     request: Request, status: int, code: str, detail: str, headers: dict[str, str]
 ) -> JSONResponse:
-    """Answer with a problem, and leave its code for the log's line of this request."""
+    """Answer with a problem, and leave its code for the log and the metrics."""
     request.state.problem = code
     return problem(request.state.request_id, status, code, detail, headers)
 

@@ -1,7 +1,6 @@
 """The interface: one function a route; `segment` and `answer` are the path of a request."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.requests import ClientDisconnect
 
 from model import averaging
@@ -19,16 +18,19 @@ from model.segmentation import Wanted, output_for
 from service.images import ImageHeader, read_header
 from service.loaded import Loaded
 from service.masks import Found, encode
+from service.metrics import MEDIA_TYPE
 from service.models import model_used
 from service.negotiation import AnswerFormat, choose_format
 from service.openapi import PROBLEMS, SEGMENT_BODY, SEGMENT_RESPONSES
 from service.schemas import Alive, ModelList, Readiness, SegmentAnswer, SegmentQuery, Timings
-from service.state import State, state_of
+from service.stages import Stages
+from service.state import State, stages_of, state_of
 from service.upload import Upload, check_declared_format, read_upload
 
 T = TypeVar("T")
 
 Service = Annotated[State, Depends(state_of)]
+Measured = Annotated[Stages, Depends(stages_of)]
 
 router = APIRouter(responses=PROBLEMS)
 
@@ -50,7 +52,7 @@ class Asked:
     openapi_extra=SEGMENT_BODY,
 )
 async def segment(
-    request: Request, service: Service, query: Annotated[SegmentQuery, Query()]
+    request: Request, service: Service, stages: Measured, query: Annotated[SegmentQuery, Query()]
 ) -> Response:
     """Give the label map of an image of any size, at the same size, or the objects in it.
 
@@ -59,36 +61,40 @@ async def segment(
     """
     service.lifecycle.refuse_when_stopping()
     model = service.models.find(query.model)
+    stages.model = model.manifest.name
     asked = Asked(
         query.output,
         query.average or model.manifest.averaging,
         choose_format(query.format, request.headers.get("accept")),
     )
     with service.admission.request():
-        upload = await read_upload(
-            request,
-            max_upload_bytes=service.settings.max_upload_bytes,
-            stall_timeout_s=service.settings.stall_timeout_s,
-            timeout_s=service.settings.upload_timeout_s,
-        )
+        with stages.measure("upload"):
+            upload = await read_upload(
+                request,
+                max_upload_bytes=service.settings.max_upload_bytes,
+                stall_timeout_s=service.settings.stall_timeout_s,
+                timeout_s=service.settings.upload_timeout_s,
+            )
         refuse_parameters_in_form(upload)
-        return await unless_disconnected(request, answer(service, model, upload, asked))
+        return await unless_disconnected(request, answer(service, model, upload, asked, stages))
 
 
-async def answer(service: State, model: Loaded, upload: Upload, asked: Asked) -> Response:
+async def answer(
+    service: State, model: Loaded, upload: Upload, asked: Asked, stages: Stages
+) -> Response:
     """Find what is asked for in an image, and encode it."""
     max_image_pixels = service.settings.max_image_pixels
     read = partial(read_header, max_image_pixels=max_image_pixels)
-    header = await in_thread(service, read, upload.data)
+    with stages.measure("decode"):
+        header = await in_thread(service, read, upload.data)
     check_declared_format(upload, header.format)
     pixels = header.height * header.width * averaging.PASSES[asked.averaging]
     with service.admission.image(pixels):
-        found, spent_ms = await find(service, model, upload.data, header, asked)
-        encoding = time.perf_counter()
+        found = await find(service, model, upload.data, header, asked, stages)
         classes = model.manifest.classes
-        content = await in_thread(service, encode, found, classes, asked.media_type)
-        timings = Timings(**spent_ms, encode_ms=1e3 * (time.perf_counter() - encoding))
-    headers = answer_headers(model, asked, timings)
+        with stages.measure("encode"):
+            content = await in_thread(service, encode, found, classes, asked.media_type)
+    headers = answer_headers(model, asked)
     if isinstance(content, bytes):
         return Response(content, media_type=asked.media_type, headers=headers)
     height, width = found.shape
@@ -98,39 +104,39 @@ async def answer(service: State, model: Loaded, upload: Upload, asked: Asked) ->
         averaging=asked.averaging,
         size=(height, width),
         segments=content,
-        timings=timings,
+        timings=Timings(**{f"{name}_ms": 1e3 * s for name, s in stages.seconds.items()}),
     )
     text = await in_thread(service, partial(described.model_dump_json, by_alias=True))
     return Response(text, media_type=asked.media_type, headers=headers)
 
 
 async def find(
-    service: State, model: Loaded, data: bytes, header: ImageHeader, asked: Asked
-) -> tuple[Found, dict[str, float]]:
-    """Decode, segment and decide, each where it holds nobody up, and say how long each took.
+    service: State,
+    model: Loaded,
+    data: bytes,
+    header: ImageHeader,
+    asked: Asked,
+    stages: Stages,
+) -> Found:
+    """Decode, segment and decide, each where it holds nobody up.
 
     The image and the model's maps are let go with this: encoding needs neither.
     """
     manifest = model.manifest
     output = output_for(asked.output, manifest, asked.averaging)
     prepare = partial(averaging.begin, averaging=asked.averaging, output=output)
-    began = time.perf_counter()
-    image = await service.decoders.decode(data, header)
-    passes = await in_thread(service, prepare, image, manifest, model.shapes)
-    decoded = time.perf_counter()
+    with stages.measure("decode"):
+        image = await service.decoders.decode(data, header)
+        passes = await in_thread(service, prepare, image, manifest, model.shapes)
     segmented = await service.models.engine.segment(model, *passes)
-    deciding = time.perf_counter()
+    stages.add("queue", segmented.queue_s)
+    stages.add("inference", segmented.inference_s)
     work = segmented.work
-    found: Found = await in_thread(
-        service, work.labels if asked.output == "labels" else work.objects
-    )
-    spent_ms = {
-        "decode_ms": 1e3 * (decoded - began),
-        "queue_ms": 1e3 * segmented.queue_s,
-        "inference_ms": 1e3 * segmented.inference_s,
-        "decide_ms": 1e3 * (time.perf_counter() - deciding),
-    }
-    return found, spent_ms
+    with stages.measure("decide"):
+        found: Found = await in_thread(
+            service, work.labels if asked.output == "labels" else work.objects
+        )
+    return found
 
 
 @router.head("/models", include_in_schema=False)
@@ -153,6 +159,13 @@ async def readyz(service: Service) -> Readiness:
     """Answer 200 once every model is verified and warmed up, and the service is not stopping."""
     service.lifecycle.refuse_when_stopping()
     return Readiness(models=service.models.ready_states())
+
+
+@router.head("/metrics", include_in_schema=False)
+@router.get("/metrics", summary="Requests, stages, turns", response_class=PlainTextResponse)
+def metrics(service: Service) -> Response:
+    """Give what the service counts, in Prometheus' text format."""
+    return Response(service.metrics.page(), media_type=MEDIA_TYPE)
 
 
 @router.get("/", include_in_schema=False)
@@ -204,13 +217,9 @@ async def in_thread(service: State, function: Callable[..., T], *arguments: Any)
     return await anyio.to_thread.run_sync(function, *arguments, limiter=service.pixel_threads)
 
 
-def answer_headers(model: Loaded, asked: Asked, timings: Timings) -> dict[str, str]:
-    """Say which model answered what, and where the time went (in ms)."""
-    parts = timings.model_dump().items()
+def answer_headers(model: Loaded, asked: Asked) -> dict[str, str]:
+    """Say which model answered what."""
     return {
-        "Server-Timing": ", ".join(
-            f"{name.removesuffix('_ms')};dur={value:.1f}" for name, value in parts
-        ),
         "X-Model": model.manifest.name,
         "X-Model-SHA256": model.artefact.sha256,
         "X-Model-Provider": model.provider,

@@ -65,7 +65,8 @@ class Segment(BaseModel):
 class Timings(BaseModel):
     """Where the time of a request went, in ms."""
 
-    decode_ms: float
+    upload_ms: float
+    decode_ms: float = Field(description="With the header, and what makes tiles of the image.")
     queue_ms: float
     inference_ms: float
     decide_ms: float = Field(description="From probabilities to labels or objects.")

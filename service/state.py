@@ -8,8 +8,10 @@ from fastapi import Request
 from service.admission import Admission
 from service.decoding.pool import Decoders
 from service.lifecycle import Lifecycle
+from service.metrics import Metrics
 from service.models import Models
 from service.settings import Settings
+from service.stages import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class State:
     models: Models
     admission: Admission
     lifecycle: Lifecycle
+    metrics: Metrics
     decoders: Decoders
     pixel_threads: anyio.CapacityLimiter
     """Bounds how many images are prepared or encoded at a time."""
@@ -29,3 +32,9 @@ def state_of(request: Request) -> State:
     """Give a route the state of its application."""
     state: State = request.app.state.service
     return state
+
+
+def stages_of(request: Request) -> Stages:
+    """Give a route what measures its request."""
+    stages: Stages = request.state.stages
+    return stages

@@ -24,6 +24,8 @@ class Decoders:
             timeout_s: Time that an image may take, once it has its turn.
             command: What a child runs.
         """
+        self.given_up = 0
+        """Children that were given up over an image: it took too long, or they crashed."""
         self._count = count
         self._timeout_s = timeout_s
         self._command = command
@@ -79,6 +81,7 @@ class Decoders:
                 return await decoder.decode(data, header)
             except ImageError:
                 self._refuse_when_stopping()  # it may not be the image's fault
+                self.given_up += decoder.has_ended
                 raise
             finally:
                 self._busy.remove(decoder)

@@ -1,10 +1,12 @@
 """What tests of the service share: a client of a service over a tiny model."""
 
+import json
+import logging
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from model.runtime import Runtime
 from service.app import create_app
 from service.engine import Engine
 from service.loaded import Loaded
+from service.logs import JsonLines
 from service.models import Models
 from service.settings import Settings
 from tests.conftest import graph_of, manifest_of, square
@@ -96,6 +99,27 @@ def serving(settings: Settings) -> Iterator[TestClient]:
                 pytest.fail("the service was not ready within a minute")
             time.sleep(0.01)
         yield client
+
+
+class Log(logging.StreamHandler[StringIO]):
+    """What the service logs."""
+
+    def __init__(self) -> None:
+        super().__init__(StringIO())
+        self.setFormatter(JsonLines())
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
+    """Give what the service logs from now on."""
+    log = Log()
+    logging.getLogger("service").addHandler(log)
+    with caplog.at_level(logging.INFO, "service"):
+        yield log
+    logging.getLogger("service").removeHandler(log)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Bad requests and faults of ours: every answer is a problem that helps, and none is the last."""
 
 import json
-import logging
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from service import masks
 from tests.service.conftest import (
     MAX_IMAGE_PIXELS,
     MAX_UPLOAD_BYTES,
+    Log,
     TestClient,
     noise,
     png,
@@ -212,13 +212,13 @@ def test_a_fault_of_ours_says_nothing_of_the_inside(broken: TestClient) -> None:
 
 
 def test_the_log_has_the_reason_of_a_fault_under_its_request_id(
-    broken: TestClient, caplog: pytest.LogCaptureFixture
+    broken: TestClient, log: Log
 ) -> None:
-    with caplog.at_level(logging.ERROR, "service"):
-        request_id = broken.post("/segment", **raw(IMAGE)).json()["request_id"]
-    (record,) = [record for record in caplog.records if request_id in record.getMessage()]
-    assert record.exc_info is not None
-    assert str(record.exc_info[1]) == SECRET
+    request_id = broken.post("/segment", **raw(IMAGE)).json()["request_id"]
+    reason, request = log.lines()
+    assert reason["request_id"] == request["request_id"] == request_id
+    assert reason["exception"].endswith(f"RuntimeError: {SECRET}")
+    assert (request["status"], request["problem"]) == (500, "fault")
 
 
 def test_a_good_request_is_answered_after_a_fault_of_ours(broken: TestClient) -> None:
@@ -244,10 +244,9 @@ def test_a_model_that_fails_is_a_problem_with_status_500(failing: TestClient) ->
 
 
 def test_the_log_has_the_reason_of_a_failed_model_under_the_request_id(
-    failing: TestClient, caplog: pytest.LogCaptureFixture
+    failing: TestClient, log: Log
 ) -> None:
-    with caplog.at_level(logging.ERROR, "service"):
-        request_id = failing.post("/segment", **raw(IMAGE)).json()["request_id"]
-    (record,) = [record for record in caplog.records if request_id in record.getMessage()]
-    assert record.exc_info is not None
-    assert str(record.exc_info[1].__cause__ if record.exc_info[1] else None) == SECRET
+    request_id = failing.post("/segment", **raw(IMAGE)).json()["request_id"]
+    (reason,) = [line for line in log.lines() if line["logger"] == "service.errors"]
+    assert reason["request_id"] == request_id
+    assert f"InferenceFailed: {SECRET}" in reason["exception"]

@@ -156,6 +156,7 @@ async def test_children_give_the_errors_that_decoding_here_gives(decoders: Decod
         assert type(here.value) is type(there.value) is kind
         assert str(here.value) == str(there.value)
     assert decoders.pids == [pid]
+    assert decoders.given_up == 0
 
 
 async def test_pixels_outlive_the_child_that_decoded_them() -> None:
@@ -178,6 +179,7 @@ async def test_a_child_that_dies_over_an_image_costs_that_image_alone(decoders: 
         await lost
     assert is_decoded(await following)
     assert decoders.pids != [pid]
+    assert decoders.given_up == 1
 
 
 async def test_a_child_that_died_while_idle_costs_nobody_anything(decoders: Decoders) -> None:
@@ -186,6 +188,7 @@ async def test_a_child_that_died_while_idle_costs_nobody_anything(decoders: Deco
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
     assert is_decoded(await decoders.decode(PNG, header_of(PNG)))
+    assert decoders.given_up == 0
 
 
 async def test_an_image_that_takes_too_long_is_given_up() -> None:
@@ -198,6 +201,7 @@ async def test_an_image_that_takes_too_long_is_given_up() -> None:
             await decoders.decode(PNG, header_of(PNG))
 
         assert decoders.pids != pids
+        assert decoders.given_up == 1
 
 
 async def test_an_image_that_takes_too_much_of_the_processor_is_given_up(

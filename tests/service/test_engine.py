@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,8 @@ from model.intensity import IntensityScale
 from model.planner import TileShapes
 from model.runtime import Provider, Runtime
 from model.segmentation import Segmentation
-from service.engine import Engine, Segmented
+from service.engine import Backlog, Engine, Segmented, TurnReport
+from service.fair_queue import FairQueue
 from service.loaded import MOST_FAILURES, Loaded
 from tests.conftest import square
 from tests.service.recording import (
@@ -341,7 +343,7 @@ def test_an_image_whose_deadline_passes_is_told_so_and_not_run() -> None:
             late = asyncio.ensure_future(engine.segment(engine.model, work(2, 1), deadline=past))
             await asyncio.sleep(0)
             may_go_on.set()
-            return await asyncio.gather(first, late, return_exceptions=True)
+            return [*await asyncio.gather(first, late, return_exceptions=True)]
 
     done, late = asyncio.run(submit())
     assert isinstance(done, Segmented)
@@ -397,6 +399,85 @@ def test_tiles_of_two_models_are_never_run_together() -> None:
 
     asyncio.run(submit())
     assert (one.runs, other.runs) == ([(1, 1)], [(2, 2)])
+
+
+def reports_of(runtime: RecordingRuntime, *works: Segmentation) -> list[TurnReport]:
+    """Give what an engine tells of its turns, up to the last answer."""
+
+    async def submit() -> list[TurnReport]:
+        engine = ServesOne(runtime, square(EDGE))
+        reports: list[TurnReport] = []
+        engine.observe = reports.append
+        tasks = [asyncio.ensure_future(engine.run(each)) for each in works]
+        await asyncio.sleep(0)
+        with started(engine):
+            await asyncio.gather(*tasks, return_exceptions=True)
+            return list(reports)
+
+    return asyncio.run(submit())
+
+
+def test_every_turn_is_told_of_before_anybody_has_its_result() -> None:
+    share = MANIFEST.geometry.share(EDGE)
+    assert reports_of(RecordingRuntime("cuda"), work(1, tiles=5)) == [
+        TurnReport("tiny", "done", 4, 4 * EDGE**2, 4 * share),
+        TurnReport("tiny", "done", 1, EDGE**2, share),
+    ]
+
+
+def test_a_turn_that_fails_is_told_of_and_so_are_its_halves() -> None:
+    runtime = failing_on(1)
+    runtime._provider = "cuda"
+    reports = reports_of(runtime, work(1, tiles=1), work(2, tiles=1))
+    assert [(report.outcome, report.tiles) for report in reports] == [
+        ("failed", 2),
+        ("failed", 1),
+        ("done", 1),
+    ]
+
+
+def test_a_turn_that_runs_out_of_memory_is_told_of() -> None:
+    runtime = short_of_memory(RecordingRuntime("cuda"), 2 * EDGE**2)
+    reports = reports_of(runtime, work(1, tiles=4))
+    assert [(report.outcome, report.tiles) for report in reports] == [
+        ("out-of-memory", 4),
+        ("done", 2),
+        ("done", 2),
+    ]
+
+
+class Watched(FairQueue[Any, Any]):
+    """Notes, whenever it is read, whether another thread could have changed it meanwhile."""
+
+    def __init__(self, lock: threading.Condition) -> None:
+        super().__init__(lambda: 0.0)
+        self._lock = lock
+        self.was_open: list[bool] = []
+
+    def __len__(self) -> int:
+        self._look()
+        return super().__len__()
+
+    @property
+    def work(self) -> int:
+        self._look()
+        return super().work
+
+    @property
+    def oldest_age(self) -> float:
+        self._look()
+        return super().oldest_age
+
+    def _look(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            self.was_open.append(pool.submit(self._lock.acquire, blocking=False).result())
+
+
+def test_the_backlog_is_read_while_nobody_changes_it() -> None:
+    engine = Engine()
+    engine._queue = watched = Watched(engine._changed)
+    assert engine.backlog() == Backlog(0, 0, 0.0)
+    assert watched.was_open == [False] * 3
 
 
 def test_two_devices_share_one_image() -> None:

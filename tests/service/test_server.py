@@ -287,6 +287,15 @@ def test_a_client_that_leaves_in_its_upload_does_not_stop_the_server(lasting: Se
     assert lasting.segment(IMAGE).status == 200
 
 
+def test_every_line_of_the_log_is_an_object(lasting: Server) -> None:
+    asked_id = lasting.segment(IMAGE).headers["x-request-id"]
+    wait_until(lambda: asked_id in lasting.log())
+    lines = [json.loads(line) for line in lasting.log().splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, lines))
+    assert any(line["logger"].startswith("uvicorn") for line in lines)
+    assert lines[-1]["request_id"] == asked_id
+
+
 class Pulse:
     """Asks every few milliseconds whether the server is alive, on one connection."""
 

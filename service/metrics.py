@@ -1,0 +1,140 @@
+"""What is counted and measured, in the words of Prometheus: one registry an application."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from service.admission import Admission
+from service.decoding.pool import Decoders
+from service.engine import TurnReport
+from service.models import Models
+from service.stages import Stages
+
+MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+STAGE_BUCKETS_S = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+)
+TILE_BUCKETS = (1, 2, 4, 8, 16)
+
+
+class Metrics:
+    """The numbers of one application. No label takes a value that a client can make up."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        GCCollector(self._registry)
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        self._requests = counter(
+            "unet_requests",
+            "Requests by route, status and the code of their problem; 0 where no answer was sent.",
+            ["route", "status", "problem"],
+        )
+        self._stages = histogram(
+            "unet_stage_seconds",
+            "Time of the stages of requests that had no problem.",
+            ["stage", "model"],
+            buckets=STAGE_BUCKETS_S,
+        )
+        self._turn_tiles = histogram(
+            "unet_turn_tiles", "Tiles run together in a turn.", ["model"], buckets=TILE_BUCKETS
+        )
+        self._tiles = counter("unet_tiles", "Tiles that were run.", ["model"])
+        self._input_pixels = counter(
+            "unet_input_pixels", "Pixels that tiles read, halos included.", ["model"]
+        )
+        self._output_pixels = counter("unet_output_pixels", "Pixels that tiles wrote.", ["model"])
+        self._failed = {
+            "failed": counter(
+                "unet_turns_failed", "Turns that failed, but not for want of memory.", ["model"]
+            ),
+            "out-of-memory": counter(
+                "unet_turns_out_of_memory", "Turns that ran out of memory.", ["model"]
+            ),
+        }
+
+    def watch(self, models: Models, admission: Admission, decoders: Decoders) -> None:
+        """Read these whenever somebody asks; count from 0 for every model."""
+        self._registry.register(_Watched(models, admission, decoders))
+        for name in models.loaded:
+            sums = (self._tiles, self._input_pixels, self._output_pixels, *self._failed.values())
+            for metric in sums:
+                metric.labels(name)
+
+    def page(self) -> bytes:
+        """Give all numbers in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def count_request(self, route: str, status: int, problem: str, stages: Stages) -> None:
+        """Count a request that is over; its stages, if they led to what was asked for."""
+        self._requests.labels(route, status, problem).inc()
+        if not problem:
+            for stage, seconds in stages.seconds.items():
+                self._stages.labels(stage, stages.model).observe(seconds)
+
+    def observe_turn(self, turn: TurnReport) -> None:
+        """Count a turn of a device."""
+        if turn.outcome != "done":
+            self._failed[turn.outcome].labels(turn.model).inc()
+            return
+        self._turn_tiles.labels(turn.model).observe(turn.tiles)
+        self._tiles.labels(turn.model).inc(turn.tiles)
+        self._input_pixels.labels(turn.model).inc(turn.input_pixels)
+        self._output_pixels.labels(turn.model).inc(turn.output_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched(Collector):
+    """What is not counted here but read where it is known."""
+
+    models: Models
+    admission: Admission
+    decoders: Decoders
+
+    def collect(self) -> Iterator[Metric]:
+        backlog = self.models.engine.backlog()
+        gauge = GaugeMetricFamily
+        yield gauge("unet_queue_images", "Images that wait for turns.", backlog.images)
+        yield gauge(
+            "unet_queue_flop", "Floating-point operations of the tiles that wait.", backlog.work
+        )
+        yield gauge(
+            "unet_queue_oldest_seconds",
+            "Time since the oldest image that waits came.",
+            backlog.oldest_age_s,
+        )
+        yield gauge("unet_requests_held", "Requests that are held.", self.admission.requests)
+        yield gauge(
+            "unet_pixels_held",
+            "Pixels of the images that are held, as often as each is segmented.",
+            self.admission.pixels,
+        )
+        yield CounterMetricFamily(
+            "unet_decoders_given_up",
+            "Processes that were given up over an image.",
+            self.decoders.given_up,
+        )
+        yield self._model_info()
+
+    def _model_info(self) -> Metric:
+        names = ["name", "sha256", "provider", "precision", "state"]
+        info = GaugeMetricFamily("unet_model_info", "The models that are served.", labels=names)
+        for model in self.models.served():
+            precision = model.manifest.precision
+            info.add_metric([model.name, model.sha256, model.provider, precision, model.state], 1)
+        return info

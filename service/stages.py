@@ -1,0 +1,43 @@
+"""Where the time of a request goes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+Stage = Literal["upload", "decode", "queue", "inference", "decide", "encode"]
+
+
+class Stages:
+    """How long each stage of a request took so far, from its beginning on."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        """The model that is to answer, once it is known."""
+        self.seconds: dict[Stage, float] = {}
+        """In the order in which the stages came."""
+        self._began = time.perf_counter()
+
+    @property
+    def total_s(self) -> float:
+        """The time since the request came."""
+        return time.perf_counter() - self._began
+
+    @property
+    def server_timing(self) -> str:
+        """The value of the header `Server-Timing`, in ms."""
+        parts = (*self.seconds.items(), ("total", self.total_s))
+        return ", ".join(f"{name};dur={1e3 * seconds:.1f}" for name, seconds in parts)
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        """Add to the time of a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, stage: Stage) -> Iterator[None]:
+        """Add the time of a block to a stage, also where the block fails."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - began)
