@@ -14,6 +14,9 @@ from service.loaded import Loaded
 from service.schemas import ModelState, ModelUsed, ServedModel
 from service.settings import Settings
 
+GENERAL = "nuclei"
+"""The shipped model of most use; it answers those who name none."""
+
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +50,8 @@ class Models:
                 raise ManifestInvalid(f"Two artefacts in {settings.model_dir} are named {name}.")
             loaded[name] = Loaded([runtime], tile_shapes(runtime, settings.tile_edge))
             log.info("%s: %s on %s", path.name, name, runtime.provider)
-        models = cls(loaded, settings.default_model or min(loaded), Engine())
+        first = GENERAL if GENERAL in loaded else min(loaded)
+        models = cls(loaded, settings.default_model or first, Engine())
         models.find(None)
         return models
 

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     model_dir: Path = PRETRAINED
     """Folder of .onnx artefacts."""
     default_model: str = ""
-    """Model of requests that name none; where this is empty, the first by name."""
+    """Model of requests that name none; where this is empty, nuclei or else the first by name."""
     tile_edge: Annotated[int, Field(ge=1)] = DEFAULT_TILE_EDGE
     """Largest input tile edge, in px: larger is faster and takes more memory."""
     threads: Annotated[int, Field(ge=0)] = 0

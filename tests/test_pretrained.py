@@ -18,9 +18,10 @@ SAMPLE = ROOT / "docs" / "samples" / "membranes"
 LARGEST_BYTES = 16_000_000
 SHIPPED = {
     "em-membranes": ("isbi2012", {"v_rand": 0.980, "v_info": 0.985}),
+    "nuclei": ("dsb2018", {"ap50": 0.74, "f1": 0.85}),
     "phase-contrast-cells": ("t98g", {"seg": 0.70, "iou_1": 0.78}),
 }
-"""The folder of data that each model was trained on, and what its scores must reach."""
+"""The folder of data that each model was trained on, and what its scores must not fall below."""
 EXPLAINED = ("v_rand", "v_info", "seg", "ap50", "f1", "dice_1", "iou_1", "pixel_error")
 """Scores that every card names."""
 
@@ -81,7 +82,7 @@ def test_the_file_is_small_and_stores_its_weights_as_float16(shipped: Runtime) -
     assert shipped.artefact.path.stat().st_size < LARGEST_BYTES
 
 
-def test_the_scores_in_the_manifest_reach_their_bars(shipped: Runtime) -> None:
+def test_the_scores_in_the_manifest_do_not_fall_below_what_they_were(shipped: Runtime) -> None:
     values = scores_of(shipped).values
 
     for name, bar in SHIPPED[shipped.manifest.name][1].items():

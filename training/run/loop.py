@@ -18,6 +18,7 @@ from training.run.distributed import World
 from training.run.folder import RunFolder
 from training.run.identity import Identity, fixed_settings, require_same_run
 from training.run.interruption import Signals, memory_errors_explained
+from training.run.memory import keep_freed_memory
 from training.run.progress import Progress, Validate
 from training.run.tensorboard import follow
 from training.settings import FitSettings
@@ -64,6 +65,7 @@ class Loop:
         """
         if self.progress.step == 0 and self.world.leads:
             self._save()  # a kill at any step leaves something to resume from
+        keep_freed_memory()
         began = time.perf_counter()
         with (
             memory_errors_explained(),
