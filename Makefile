@@ -21,7 +21,9 @@ test: $(VENV)/.dev
 	$(BIN)/pytest
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.serving
+	-$(BIN)/python -m benchmarks.serving
+	-$(BIN)/python -m benchmarks.instances
+	-$(BIN)/python -m benchmarks.training
 
 $(VENV)/.$(RUNTIME): pyproject.toml
 	test ! -e $(VENV)/.$(OTHER) || rm -rf $(VENV)
