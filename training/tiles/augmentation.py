@@ -125,10 +125,11 @@ class Sampler:
         warp = draw_warp(image, self.plan, random)
         pixels, labels, weights = self.cut(image, warp)
         noise = torch.Generator(self.device).manual_seed(random.initial_seed())
-        return vary_intensity(pixels, random, noise), labels, weights
+        varied = vary_intensity(pixels, random, noise)
+        return varied.expand(self._channels, -1, -1), labels, weights  # grey stays grey
 
     def cut(self, image: StoredImage, warp: Warp) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample the pixels (C, edge, edge), labels and weights of one tile."""
+        """Sample the pixels (C, edge, edge) of the image's channels, labels and weights."""
         edge, halo = self.plan.tile_edge, self.geometry.halo
         rows, columns = window(warp, edge, image.size)
         read = np.s_[rows[0] : rows[1], columns[0] : columns[1]]
@@ -147,7 +148,7 @@ class Sampler:
             labels = torch.where(ridges(ids), 0, labels)
         weights = self._class_weights[labels] + torch.where(labels == 0, borders, 0)
         weights = torch.where(ids == IGNORED, 0, weights)
-        return pixels.expand(self._channels, -1, -1), labels, weights
+        return pixels, labels, weights
 
     def _tensor(self, array: NDArray[Any], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.device, dtype)
