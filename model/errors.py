@@ -30,7 +30,8 @@ UNetError
 ├── ServiceUnavailable          the service cannot take this request now
 │   ├── ServiceBusy
 │   ├── ServiceNotReady
-│   └── ServiceStopping
+│   ├── ServiceStopping
+│   └── DeadlinePassed
 ├── InferenceFailed             the runtime failed on tiles of this image
 └── TrainingError               training cannot go on
     ├── DatasetError

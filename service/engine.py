@@ -218,12 +218,12 @@ class Engine:
         began = time.perf_counter()
         try:
             tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
-            outputs = model.runtimes[device].run(tiles)
+            outputs = list(zip(turn, model.runtimes[device].run(tiles), strict=True))
         except Exception as exc:  # whatever it is, the worker lives on for the other images
             log.warning("a turn of %d tile(s) failed", len(turn), exc_info=True)
             self._recover(device, turn, exc)
             return
-        for (job, step), logits in zip(turn, outputs, strict=True):
+        for (job, step), logits in outputs:
             _write(job, step.item, logits)
         seconds = time.perf_counter() - began
         model.note_turn(sum(step.work for _, step in turn), seconds)

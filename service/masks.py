@@ -17,8 +17,8 @@ from service.runs import Runs
 from service.schemas import RunLength, Segment
 
 LEVEL = 6
-"""Of libdeflate: with packed pixels and no filter, label maps come out within a tenth of the
-smallest that any level or filter gives, in a twentieth of the time."""
+"""Of libdeflate. On one map of membranes, 512×512 px, packed and not filtered, it came within a
+tenth of the smallest that levels 1 to 12 gave, in a twentieth of level 12's time."""
 GREY = 0
 """The colour type whose samples are values of their own. Source: PNG, section 11.2.1."""
 

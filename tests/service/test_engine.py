@@ -577,3 +577,18 @@ def test_the_estimate_is_that_of_fair_turns() -> None:
         return unknown, alone, beside
 
     assert asyncio.run(submit()) == (0.0, 0.1, 0.2)
+
+
+def test_a_runtime_that_loses_a_tile_fails_its_image_and_not_the_worker() -> None:
+    runtime = RecordingRuntime()
+    run = runtime.run
+    runtime.run = lambda tiles: run(tiles)[:0] if not runtime.runs else run(tiles)  # type: ignore[method-assign]  # a seam
+
+    async def submit() -> Segmented:
+        with started(ServesOne(runtime, square(EDGE))) as engine:
+            async with asyncio.timeout(10):
+                with pytest.raises(InferenceFailed):
+                    await engine.run(work(1, tiles=1))
+                return await engine.run(work(2, tiles=1))
+
+    assert (asyncio.run(submit()).work.canvas == 1).all()
