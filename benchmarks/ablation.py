@@ -40,7 +40,7 @@ from training.plan import Plan, make_plan
 from training.run.identity import Identity
 from training.run.loop import Loop
 from training.run.progress import Validation
-from training.settings import FitSettings
+from training.settings import Compute, FitSettings
 from training.tiles.augmentation import Sampler
 from training.tiles.store import Store, prepare
 from training.tiles.weight_map import BORDER_WEIGHT
@@ -183,12 +183,13 @@ def compare(
             place = folder / f"store-{border_weight:g}"
             stores[border_weight] = prepare(place, training, manifest.architecture, plan)
         network = train(settings, stores[border_weight], plan, manifest.architecture)
-        evaluation = score(network, manifest, material.scored)
+        evaluation = score(network, manifest, material.scored, plan.compute)
         result["rows"].append(
             {
                 "trial": asdict(trial),
                 "training_images": len(training),
                 "scored_images": len(material.scored),
+                "compute": plan.compute,
                 "scores": {name: evaluation[name] for name in KEPT},
             }
         )
@@ -221,14 +222,14 @@ def _unscored(_: nn.Module) -> Validation:
 
 
 def score(
-    network: nn.Module, manifest: Manifest, images: Sequence[AnnotatedImage]
+    network: nn.Module, manifest: Manifest, images: Sequence[AnnotatedImage], compute: Compute
 ) -> dict[str, float]:
     """Score a network at the decision threshold that suits it best, as every other."""
     device = torch.device("cpu")
-    found = settle(NetworkModel(network, manifest, device), images)
+    found = settle(NetworkModel(network, manifest, device, compute), images)
     rule = None if found.rule is None else InstanceRule.model_validate(found.rule)
     update = {"decision_threshold": found.threshold, "instances": rule}
-    settled = NetworkModel(network, manifest.model_copy(update=update), device)
+    settled = NetworkModel(network, manifest.model_copy(update=update), device, compute)
     return {name: value.value for name, value in evaluate(settled, images).scores.items()}
 
 

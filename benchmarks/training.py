@@ -37,6 +37,7 @@ from model.network import UNet
 from training.data.census import take_census
 from training.data.dataset import AnnotatedImage
 from training.plan import Plan, make_plan
+from training.run.arithmetic import arithmetic
 from training.run.identity import Identity
 from training.run.loop import Loop
 from training.run.loss import weighted_cross_entropy
@@ -225,12 +226,13 @@ CONTESTANTS: dict[str, Callable[[Path], dict[str, float]]] = {
 def make_step(folder: Path) -> Callable[[Tensor, Tensor, Tensor], None]:
     """Make the plain step that peers take: forward, loss, backward, optimiser."""
     network = UNet(ARCHITECTURE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    compute = plan(folder).compute
     optimiser = build_optimiser(network, settings(folder))
     for group in optimiser.param_groups:
         group["lr"] = 1e-4
 
     def step(pixels: Tensor, labels: Tensor, weights: Tensor) -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with arithmetic(torch.device("cpu"), compute):
             logits = network(pixels.contiguous(memory_format=torch.channels_last))
         loss = weighted_cross_entropy(logits, labels, weights)
         optimiser.zero_grad()
@@ -328,7 +330,8 @@ def record(found: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, A
             "cores": os.cpu_count(),
             "torch": torch.__version__,
         },
-        "network": "32 base channels, depth 4, one tile of 572 px a step, bfloat16",
+        "network": "32 base channels, depth 4, one tile of 572 px a step, "
+        + plan(Path("run")).compute,
         "rounds": rounds,
         "contestants": {
             name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}

@@ -107,7 +107,8 @@ def make_validate(prepared: Prepared, device: torch.device) -> Validate:
     shown = spread_over(prepared.validation, MOST_IMAGES)
 
     def validate(averaged: nn.Module) -> Validation:
-        return settle(NetworkModel(averaged, prepared.manifest, device), shown)
+        model = NetworkModel(averaged, prepared.manifest, device, prepared.plan.compute)
+        return settle(model, shown)
 
     return validate
 

@@ -13,7 +13,7 @@ from model.errors import DatasetError
 from model.geometry import Geometry
 from model.intensity import IntensityRule
 from training.data.census import Census
-from training.settings import FitSettings
+from training.settings import Compute, FitSettings
 from training.tiles.weight_map import BORDER_SIGMA, BORDER_WEIGHT
 
 PAPER_EDGE = 572
@@ -30,6 +30,9 @@ PASSES = 150
 FEWEST_STEPS, MOST_STEPS = 2000, 12000
 BORDER_WIDTHS = 1.4
 """A border of this many sigma, d1 + d2 together, weighs exp(−0.98) = 0.38 of w0."""
+BFLOAT16_CPUS = ("avx512_bw", "avx10_1", "bf16")
+"""Any of these lets torch compute in bfloat16 without emulation: the first two on x86-64, the last
+on ARM. On a processor with AVX2 alone, a step in bfloat16 took 80 times as long as in float32."""
 RIDGE_WEIGHT = 30.0
 """w0 where ridges are drawn. Chosen, together with class weights by the square root, on one pair of
 short runs on nuclei with one seed: AP as good as with the paper's 10 and full balance (0.802 and
@@ -49,6 +52,8 @@ class Plan(BaseModel):
     batch: int
     """Tiles a step, over all processes."""
     steps: int
+    compute: Compute
+    """Arithmetic of the convolutions in training."""
     intensity: IntensityRule
     border_weight: float
     """w0 of the weight map."""
@@ -106,6 +111,7 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
     choose("tile_edge", lambda: _tile_edge(census, settings, free_bytes))
     choose("batch", lambda: _batch(values["tile_edge"], settings, free_bytes, processes))
     choose("steps", lambda: _steps(census, settings, values["tile_edge"], values["batch"]))
+    choose("compute", lambda: _compute(settings))
     choose("intensity", lambda: _intensity(census))
     choose("ridges", lambda: _ridges(census))
     choose("border_weight", lambda: _border_weight(ridges=values["ridges"]))
@@ -182,6 +188,17 @@ def _steps(census: Census, settings: FitSettings, edge: int, batch: int) -> Chos
     steps = round(min(max(passes, FEWEST_STEPS), MOST_STEPS), -2)
     seen = steps * learnt * batch / census.pixels
     return int(steps), f"every pixel is looked at {seen:.0f} times"
+
+
+def _compute(settings: FitSettings) -> Chosen:
+    if _on_cuda(settings):
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "the GPU computes in it"
+        return "float32", "the GPU has no bfloat16"
+    found = torch.cpu.get_capabilities()
+    if any(found.get(name) for name in BFLOAT16_CPUS):
+        return "bfloat16", "the processor computes in it, several times as fast as in float32"
+    return "float32", "the processor has no bfloat16, and emulating it takes many times as long"
 
 
 def _intensity(census: Census) -> Chosen:

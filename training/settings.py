@@ -22,10 +22,14 @@ SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "membranes"
 StoredPrecision = Literal["fp32", "fp16"]
 """How an exported file can store its parameters."""
 
+Compute = Literal["bfloat16", "float32"]
+"""Arithmetic of the convolutions in training."""
+
 PLANNED = (
     "tile_edge",
     "batch",
     "steps",
+    "compute",
     "intensity",
     "border_weight",
     "border_sigma",
@@ -89,6 +93,8 @@ class FitSettings(BaseSettings):
     """Tiles a step, over all processes. Default: from the device's memory."""
     tile_edge: Annotated[int, Field(ge=1)] | None = None
     """Input edge of a training tile, in px. Default: from the images and the device's memory."""
+    compute: Compute | None = None
+    """Arithmetic of the convolutions in training. Default: bfloat16 where the device has it."""
     intensity: Annotated[str, Field(pattern=r"^(percentile|range):[^,]+,[^,]+$")] | None = None
     """What becomes -1 and 1: percentiles of each image (percentile:0.5,99.5) or values
     (range:0,255). Default: from the images."""
@@ -114,8 +120,6 @@ class FitSettings(BaseSettings):
     """Steps over which the learning rate rises; it then falls along a cosine to 0."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
-    compute: Literal["bfloat16", "float32"] = "bfloat16"
-    """Arithmetic of the convolutions in training."""
 
     folds: Annotated[int, Field(ge=2)] = 5
     """Parts that the images are divided into: contiguous blocks, whole groups."""

@@ -18,7 +18,9 @@ from model.segmentation import Model, softmax
 from training.data.dataset import AnnotatedImage
 from training.evaluate import infer, main_score
 from training.metrics import mean_iou, sweep_thresholds
+from training.run.arithmetic import arithmetic
 from training.run.progress import Validation
+from training.settings import Compute
 from training.tuning import tune
 
 MOST_IMAGES, MOST_SETTLING = 48, 200
@@ -29,16 +31,19 @@ over all: their probabilities are kept in memory."""
 class NetworkModel:
     """A network in training, run as an artefact is."""
 
-    def __init__(self, network: nn.Module, manifest: Manifest, device: torch.device) -> None:
+    def __init__(
+        self, network: nn.Module, manifest: Manifest, device: torch.device, compute: Compute
+    ) -> None:
         self.network = network
         self.manifest = manifest
         self.device = device
+        self.compute = compute
 
     def run(self, tiles: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Give the logits of a batch of tiles, without dropout."""
         self.network.eval()
         batch = torch.from_numpy(tiles).to(self.device, memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
+        with torch.inference_mode(), arithmetic(self.device, self.compute):
             logits: Tensor = self.network(batch)
         return np.asarray(logits.float().cpu())
 

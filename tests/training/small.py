@@ -36,6 +36,7 @@ def make_plan(**changes: Any) -> Plan:
         "tile_edge": EDGE,
         "batch": 2,
         "steps": 6,
+        "compute": "bfloat16",
         "intensity": IntensityRule(),
         "border_weight": 10.0,
         "border_sigma": 2.0,

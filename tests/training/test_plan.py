@@ -65,6 +65,7 @@ def plan_of(
 @pytest.fixture
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
 
 
 class TestReasons:
@@ -79,6 +80,7 @@ class TestReasons:
             ("tile_edge", 252),
             ("batch", 3),
             ("steps", 17),
+            ("compute", "float32"),
             ("border_weight", 0.0),
             ("border_sigma", 3.5),
             ("ridges", False),
@@ -105,11 +107,40 @@ class TestReasons:
         lines = plan_of(steps=17).describe().splitlines()
         assert len(lines) == len(Plan.model_fields) - 1
         assert lines[0].split(maxsplit=2) == ["tile_edge", "572", "the paper's tile"]
-        assert "percentile:0.5,99.5" in lines[3]
+        assert "percentile:0.5,99.5" in lines[4]
 
     def test_a_plan_in_a_file_is_the_plan(self) -> None:
         plan = plan_of(census(low=-1000.0, dtypes=("int16",)))
         assert Plan.model_validate_json(plan.model_dump_json(indent=2)) == plan
+
+
+class TestCompute:
+    @pytest.mark.parametrize(
+        ("processor", "compute"),
+        [
+            ({"architecture": "x86_64", "avx2": True, "avx512_bw": False}, "float32"),
+            ({"architecture": "x86_64", "avx2": True, "avx512_bw": True}, "bfloat16"),
+            ({"architecture": "aarch64", "neon": True, "bf16": False}, "float32"),
+            ({"architecture": "aarch64", "neon": True, "bf16": True}, "bfloat16"),
+        ],
+    )
+    def test_a_processor_that_would_emulate_bfloat16_computes_in_float32(
+        self, monkeypatch: pytest.MonkeyPatch, processor: dict[str, Any], compute: str
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+        plan = plan_of()
+        assert plan.compute == compute
+        assert "processor" in plan.reasons["compute"]
+
+    @pytest.mark.usefixtures("_gpu")
+    @pytest.mark.parametrize(("native", "compute"), [(True, "bfloat16"), (False, "float32")])
+    def test_so_does_a_gpu(
+        self, monkeypatch: pytest.MonkeyPatch, native: bool, compute: str
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+        plan = plan_of(device="auto")
+        assert plan.compute == compute
+        assert "GPU" in plan.reasons["compute"]
 
 
 class TestTileEdge:

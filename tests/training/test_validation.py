@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def in_training(network: nn.Module, manifest: Manifest) -> NetworkModel:
-    return NetworkModel(network.train(), manifest, CPU)
+    return NetworkModel(network.train(), manifest, CPU, "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def model(spots: Dataset) -> NetworkModel:
 def of_kind(model: NetworkModel, **changes: Any) -> NetworkModel:
     training = model.manifest.training.model_copy(update=changes)
     manifest = model.manifest.model_copy(update={"training": training})
-    return NetworkModel(model.network, manifest, CPU)
+    return NetworkModel(model.network, manifest, CPU, model.compute)
 
 
 class TestNetwork:

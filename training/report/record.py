@@ -11,6 +11,7 @@ PLANNED: Mapping[str, tuple[str, str]] = {
     "tile_edge": ("tile edge", "px"),
     "batch": ("tiles a step", ""),
     "steps": ("steps", ""),
+    "compute": ("arithmetic", ""),
     "intensity": ("intensity", ""),
     "border_weight": ("border weight w0", ""),
     "border_sigma": ("border width sigma", "px"),

@@ -11,11 +11,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import LossNotFinite
 from model.network import UNet
+from training.run.arithmetic import arithmetic
 from training.run.distributed import World
 from training.run.dropout import TileDropout
 from training.run.loss import weighted_cross_entropy
 from training.run.optimisation import average_decay, averaged_every, build_optimiser, learning_rate
-from training.settings import FitSettings
+from training.settings import Compute, FitSettings
 from training.tiles.augmentation import Tiles
 
 
@@ -27,6 +28,7 @@ class Descent:
         network: UNet,
         settings: FitSettings,
         steps: int,
+        compute: Compute,
         places: range,
         device: torch.device,
         world: World,
@@ -35,8 +37,9 @@ class Descent:
 
         Args:
             network: Its dropout is replaced by one that is drawn by tile.
-            settings: Optimiser, learning rate, arithmetic, seed.
+            settings: Optimiser, learning rate, seed.
             steps: Length of the run, which the learning rate falls over.
+            compute: Arithmetic of the convolutions.
             places: This process's places in a step's batch.
             device: Where the network is.
             world: The processes that share a batch.
@@ -44,6 +47,7 @@ class Descent:
         self.network = network
         self.settings = settings
         self.steps = steps
+        self.compute = compute
         self.places = places
         self.device = device
         self.world = world
@@ -107,8 +111,7 @@ class Descent:
         return loss
 
     def _add_part(self, tiles: Tiles, part: slice, total_weight: Tensor) -> Tensor:
-        bfloat16 = self.settings.compute == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with arithmetic(self.device, self.compute):
             pixels = tiles.pixels[part].contiguous(memory_format=torch.channels_last)
             logits = self._parallel(pixels)
         labels, weights = tiles.labels[part], tiles.weights[part]

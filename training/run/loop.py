@@ -49,7 +49,13 @@ class Loop:
         self.steps = sampler.plan.steps
         self.places = self.world.places(sampler.plan.batch)
         self.descent = Descent(
-            network, settings, self.steps, self.places, sampler.device, self.world
+            network,
+            settings,
+            self.steps,
+            sampler.plan.compute,
+            self.places,
+            sampler.device,
+            self.world,
         )
         self.progress = Progress()
         self._tell: Callable[[dict[str, Any]], None] = lambda _: None

@@ -126,19 +126,20 @@ class TestOptimiser:
         asked = make_settings(
             tmp_path,
             optimiser=optimiser,
-            compute=compute,
             learning_rate=rate,
             base_channels=4,
             validate_every=500,
         )
-        plan = make_plan(steps=2 * LOG_EVERY, ridges=False, border_weight=0.0, elastic=False)
+        plan = make_plan(
+            steps=2 * LOG_EVERY, compute=compute, ridges=False, border_weight=0.0, elastic=False
+        )
         log = make_loop(asked, plan).run().log
         first, second = (entry["loss"] for entry in log if entry["kind"] == "training")
         assert second < 0.8 * first
 
     def test_a_step_is_that_of_plain_torch(self, tmp_path: Path) -> None:
         """Without dropout, against the loss and AdamW written out with their defaults."""
-        loop = make_loop(make_settings(tmp_path, compute="float32"), make_plan(steps=1))
+        loop = make_loop(make_settings(tmp_path), make_plan(steps=1, compute="float32"))
         loop.descent.dropout.probability = 0.0
         plain = make_loop(make_settings(tmp_path / "plain")).descent.network
         plain.dropout = nn.Identity()  # type: ignore[assignment]  # nothing is dropped
@@ -385,7 +386,7 @@ class TestRefusals:
         [
             ({"clip_norm": 2.0}, {}, "clip_norm 1.0, now 2.0"),
             ({"seed": 7, "optimiser": "sgd"}, {}, "optimiser adamw, now sgd; seed 0, now 7"),
-            ({"compute": "float32"}, {}, "compute bfloat16, now float32"),
+            ({}, {"compute": "float32"}, "planned compute bfloat16, now float32"),
             ({}, {"steps": 8}, "planned steps 6, now 8"),
             ({}, {"tile_edge": 26}, "planned tile_edge 24, now 26"),
             ({}, {"ridges": False}, "planned ridges True, now False"),
