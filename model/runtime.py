@@ -1,14 +1,12 @@
-"""One artefact, opened in ONNX Runtime on one device, and honest about which."""
+"""One artefact, opened on one device, and honest about which."""
 
-import ctypes
 import logging
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import (
@@ -19,23 +17,18 @@ from model.artefact import (
     verify_digest,
     verify_ports,
 )
-from model.errors import ArtefactDamaged, DeviceError, InferenceFailed
+from model.errors import DeviceError, InferenceFailed
+from model.sessions import Provider, Session
+from model.sessions.cuda import open_on_cuda
+from model.sessions.onnx import OnnxSession
 
 Device = Literal["auto", "cpu", "cuda"]
-Provider = Literal["cpu", "cuda"]
-
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-CUDA_OPTIONS = {
-    "use_tf32": "0",  # the labels of the CPU, not nearly those
-    "cudnn_conv_algo_search": "HEURISTIC",
-}
 
 log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """A session that is known to run where it says it runs."""
+    """A model that is known to run where it says it runs."""
 
     def __init__(self, path: Path, device: Device = "auto", threads: int = 0) -> None:
         """Open and verify an artefact.
@@ -51,11 +44,11 @@ class Runtime:
         """
         refuse_two_runtimes()
         data = read_bytes(path)
-        self._session = _open(path, data, device, threads)
-        properties = self._session.get_modelmeta().custom_metadata_map
-        manifest = read_manifest(path, properties)
-        verify_ports(path, manifest, self._session.get_inputs(), self._session.get_outputs())
-        self.artefact: Artefact = verify_digest(path, data, manifest, properties)
+        session = _open(path, data, device, threads)
+        manifest = read_manifest(path, session.metadata)
+        verify_ports(path, manifest, session.inputs, session.outputs)
+        self.artefact: Artefact = verify_digest(path, data, manifest, session.metadata)
+        self._session: Session = session
 
     @property
     def manifest(self) -> Manifest:
@@ -65,20 +58,19 @@ class Runtime:
     @property
     def provider(self) -> Provider:
         """The device that runs the model, as the session itself says."""
-        return "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+        return self._session.provider
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the logits (N, K, H − 2·halo, W − 2·halo) of a batch of tiles (N, C, H, W).
 
         Raises:
-            InferenceFailed: if ONNX Runtime does.
+            InferenceFailed: if the session does.
         """
         try:
-            logits: NDArray[np.float32] = self._session.run(["logits"], {"tile": tiles})[0]
-        except Exception as exc:  # ONNX Runtime documents no errors of its own
+            return self._session.run(tiles)
+        except Exception as exc:  # no session documents errors of its own
             shape = "×".join(map(str, tiles.shape))
             raise InferenceFailed(f"The runtime failed on a batch of {shape}.") from exc
-        return logits
 
     def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         """Run empty tiles of one shape, so that no request pays for the first run of it."""
@@ -99,59 +91,16 @@ def refuse_two_runtimes() -> None:
         )
 
 
-def _open(path: Path, data: bytes, device: Device, threads: int) -> Any:
+def _open(path: Path, data: bytes, device: Device, threads: int) -> OnnxSession:
     if device == "cpu":
-        return _session(path, data, [CPU], threads)
+        return OnnxSession(path, data, threads)
     try:
-        session = _session_on_cuda(path, data, threads)
+        return open_on_cuda(path, data, threads)
     except DeviceError as exc:
         if device == "cuda":
             raise
         log.info("running on the CPU: %s", exc)
-        session = _session(path, data, [CPU], threads)
-    return session
-
-
-def _session_on_cuda(path: Path, data: bytes, threads: int) -> Any:
-    if CUDA not in onnxruntime.get_available_providers():
-        raise DeviceError(
-            "CUDA cannot be had: the installed ONNX Runtime is built for the CPU alone. "
-            "Install the extra `gpu` in place of `cpu`, in a fresh environment."
-        )
-    onnxruntime.preload_dlls()  # finds the CUDA libraries that Python packages bring
-    session = _session(path, data, [(CUDA, CUDA_OPTIONS), CPU], threads)
-    if session.get_providers()[0] != CUDA:
-        raise DeviceError(f"CUDA cannot be had: {_missing_libraries()}.")
-    return session
-
-
-def _session(path: Path, data: bytes, providers: list[Any], threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # tiles have many shapes; a pattern for each would add up
-    # Threads that spin between runs would take the cores from everything else.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=providers)
-    except Exception as exc:  # ONNX Runtime documents no errors of its own
-        raise ArtefactDamaged(
-            f"{path} is no ONNX graph that ONNX Runtime opens: truncated, damaged or not ONNX."
-        ) from exc
-
-
-def _missing_libraries() -> str:
-    """Say which libraries keep ONNX Runtime from CUDA, as the dynamic linker does."""
-    provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    missing: list[str] = []
-    for library in ("libcuda.so.1", str(provider)):
-        try:
-            ctypes.CDLL(library)
-        except OSError as exc:
-            missing.append(str(exc))
-    if missing:
-        return f"libraries are missing ({'; '.join(missing)})"
-    return "all its libraries load, but it finds no device; see `nvidia-smi`"
+        return OnnxSession(path, data, threads)
 
 
 def _distributions() -> set[str]:

@@ -9,7 +9,8 @@ from itertools import product
 
 from model.artefact import Artefact, Manifest
 from model.planner import TileShapes
-from model.runtime import Provider, Runtime
+from model.runtime import Runtime
+from model.sessions import Provider
 from service.schemas import LoadedState
 
 TILES_A_RUN = {"cpu": 1, "cuda": 4}

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.artefact import Averaging, Manifest, Precision
-from model.runtime import Provider
 from model.segmentation import Wanted
+from model.sessions import Provider
 
 LoadedState = Literal["warming-up", "ready", "failed"]
 

@@ -10,8 +10,9 @@ from model.architecture import Architecture
 from model.artefact import Manifest
 from model.intensity import IntensityScale
 from model.planner import TileShapes
-from model.runtime import Provider, Runtime
+from model.runtime import Runtime
 from model.segmentation import Segmentation
+from model.sessions import Provider
 from tests.conftest import manifest_of, square
 
 MANIFEST = manifest_of(Architecture(depth=1, base_channels=1))

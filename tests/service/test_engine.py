@@ -18,8 +18,9 @@ from model.averaging import begin
 from model.errors import DeadlinePassed, InferenceFailed, ServiceStopping
 from model.intensity import IntensityScale
 from model.planner import TileShapes
-from model.runtime import Provider, Runtime
+from model.runtime import Runtime
 from model.segmentation import Segmentation
+from model.sessions import Provider
 from service.engine import Backlog, Engine, Segmented, TurnReport
 from service.fair_queue import FairQueue
 from service.loaded import MOST_FAILURES, Loaded

@@ -7,7 +7,8 @@ import pytest
 from model.architecture import Architecture
 from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
 from model.planner import TileShapes
-from model.runtime import Provider, Runtime
+from model.runtime import Runtime
+from model.sessions import Provider
 from service.models import Models, tile_shapes
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
 

@@ -1,0 +1,78 @@
+"""A graph in ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model.artefact import Port
+from model.errors import ArtefactDamaged
+from model.sessions import Provider
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+
+class OnnxSession:
+    """ONNX Runtime, with a graph opened."""
+
+    def __init__(
+        self, path: Path, data: bytes, threads: int = 0, providers: Sequence[Any] = (CPU,)
+    ) -> None:
+        """Open a graph.
+
+        Args:
+            path: Where it comes from.
+            data: The serialised graph.
+            threads: CPU threads of one inference; 0 is one a core.
+            providers: What may run it, the most wanted first; ONNX Runtime passes over what it
+                cannot have, so ask for `provider` afterwards.
+
+        Raises:
+            ArtefactDamaged: if that is no graph.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False  # tiles have many shapes; one pattern each would add up
+        # Threads that spin between runs would take the cores from everything else.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                data, options, providers=list(providers)
+            )
+        except Exception as exc:  # ONNX Runtime documents no errors of its own
+            raise ArtefactDamaged(
+                f"{path} is no ONNX graph that ONNX Runtime opens: truncated, damaged or not ONNX."
+            ) from exc
+
+    @property
+    def provider(self) -> Provider:
+        """The device that runs the graph, as the session itself says."""
+        return "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says beside the graph."""
+        properties: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return properties
+
+    @property
+    def inputs(self) -> Sequence[Port]:
+        """What the graph takes."""
+        ports: Sequence[Port] = self._session.get_inputs()
+        return ports
+
+    @property
+    def outputs(self) -> Sequence[Port]:
+        """What the graph gives."""
+        ports: Sequence[Port] = self._session.get_outputs()
+        return ports
+
+    def run(self, tiles: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """Give the logits (N, K, H − 2·halo, W − 2·halo) of a batch of tiles (N, C, H, W)."""
+        logits: NDArray[np.float32] = self._session.run(["logits"], {"tile": tiles})[0]
+        return logits
