@@ -37,6 +37,7 @@ from training.data.split import split
 from training.draft import draft_manifest
 from training.evaluate import evaluate
 from training.plan import Plan, make_plan
+from training.run.arithmetic import laid_out
 from training.run.identity import Identity
 from training.run.loop import Loop
 from training.run.progress import Validation
@@ -209,8 +210,7 @@ def train(settings: FitSettings, store: Store, plan: Plan, architecture: Archite
     """Train as `training.fit` does, without validations on the way."""
     device = torch.device("cpu")
     torch.manual_seed(settings.seed)
-    network = UNet(architecture)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    network = laid_out(UNet(architecture), device, plan.compute)
     sampler = Sampler(store, plan, Geometry(settings.depth), settings.seed, device)
     loop = Loop(network, sampler, _unscored, Identity("{}", {}, {}, ""), settings)
     loop.run()

@@ -37,7 +37,7 @@ from model.network import UNet
 from training.data.census import take_census
 from training.data.dataset import AnnotatedImage
 from training.plan import Plan, make_plan
-from training.run.arithmetic import arithmetic
+from training.run.arithmetic import arithmetic, laid_out, layout
 from training.run.identity import Identity
 from training.run.loop import Loop
 from training.run.loss import weighted_cross_entropy
@@ -225,15 +225,16 @@ CONTESTANTS: dict[str, Callable[[Path], dict[str, float]]] = {
 
 def make_step(folder: Path) -> Callable[[Tensor, Tensor, Tensor], None]:
     """Make the plain step that peers take: forward, loss, backward, optimiser."""
-    network = UNet(ARCHITECTURE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-    compute = plan(folder).compute
+    device, compute = torch.device("cpu"), plan(folder).compute
+    network = laid_out(UNet(ARCHITECTURE), device, compute)
+    order = layout(device, compute)
     optimiser = build_optimiser(network, settings(folder))
     for group in optimiser.param_groups:
         group["lr"] = 1e-4
 
     def step(pixels: Tensor, labels: Tensor, weights: Tensor) -> None:
-        with arithmetic(torch.device("cpu"), compute):
-            logits = network(pixels.contiguous(memory_format=torch.channels_last))
+        with arithmetic(device, compute):
+            logits = network(pixels.contiguous(memory_format=order))
         loss = weighted_cross_entropy(logits, labels, weights)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -255,8 +256,9 @@ def timed(steps: Iterator[object]) -> dict[str, float]:
 def run_loop(folder: Path, store: Store) -> dict[str, float]:
     """Run our loop and take its rate over the steps after the warm-up."""
     asked = settings(folder)
-    sampler = Sampler(store, plan(folder), GEOMETRY, asked.seed, torch.device("cpu"))
-    network = UNet(ARCHITECTURE).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    device, planned = torch.device("cpu"), plan(folder)
+    sampler = Sampler(store, planned, GEOMETRY, asked.seed, device)
+    network = laid_out(UNet(ARCHITECTURE), device, planned.compute)
     loop = Loop(network, sampler, _no_validation, Identity("{}", {}, {}, ""), asked)
     marks: list[float] = []
     original = loop.descent.step

@@ -24,6 +24,7 @@ from training.data.split import count_folds
 from training.export.parameters import initialise_from
 from training.preparation import Prepared, begin
 from training.run import checkpoint
+from training.run.arithmetic import laid_out
 from training.run.distributed import World, join
 from training.run.folder import RunFolder
 from training.run.identity import Identity
@@ -78,7 +79,7 @@ def train(
     network = UNet(manifest.architecture)
     if settings.init is not None:
         world.say(initialise_from(network, settings.init, settings.classes))
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    laid_out(network, device, prepared.plan.compute)
     validate = make_validate(prepared, device)
     place = folder.store(world.rank)
     store = prepare(place, prepared.training, manifest.architecture, prepared.plan)

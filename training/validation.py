@@ -18,7 +18,7 @@ from model.segmentation import Model, softmax
 from training.data.dataset import AnnotatedImage
 from training.evaluate import infer, main_score
 from training.metrics import mean_iou, sweep_thresholds
-from training.run.arithmetic import arithmetic
+from training.run.arithmetic import arithmetic, layout
 from training.run.progress import Validation
 from training.settings import Compute
 from training.tuning import tune
@@ -42,7 +42,8 @@ class NetworkModel:
     def run(self, tiles: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Give the logits of a batch of tiles, without dropout."""
         self.network.eval()
-        batch = torch.from_numpy(tiles).to(self.device, memory_format=torch.channels_last)
+        order = layout(self.device, self.compute)
+        batch = torch.from_numpy(tiles).to(self.device, memory_format=order)
         with torch.inference_mode(), arithmetic(self.device, self.compute):
             logits: Tensor = self.network(batch)
         return np.asarray(logits.float().cpu())

@@ -16,6 +16,7 @@ from model.network import UNet
 from training.data.dataset import AnnotatedImage
 from training.plan import Plan
 from training.run import checkpoint
+from training.run.arithmetic import laid_out
 from training.run.distributed import World
 from training.run.identity import Identity
 from training.run.loop import Loop
@@ -115,7 +116,7 @@ def make_loop(
     store = prepare(asked.out / "store", images, architecture, plan)
     sampler = Sampler(store, plan, Geometry(asked.depth), asked.seed, CPU)
     torch.manual_seed(asked.seed)
-    network = network or UNet(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    network = network or laid_out(UNet(architecture), CPU, plan.compute)
     identity = Identity("{}", plan.model_dump(mode="json"), asked.source(), data)
     return Loop(network, sampler, validate, identity, asked, world)  # type: ignore[arg-type]  # some are no UNet
 

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import LossNotFinite
 from model.network import UNet
-from training.run.arithmetic import arithmetic
+from training.run.arithmetic import arithmetic, layout
 from training.run.distributed import World
 from training.run.dropout import TileDropout
 from training.run.loss import weighted_cross_entropy
@@ -111,8 +111,9 @@ class Descent:
         return loss
 
     def _add_part(self, tiles: Tiles, part: slice, total_weight: Tensor) -> Tensor:
+        order = layout(self.device, self.compute)
         with arithmetic(self.device, self.compute):
-            pixels = tiles.pixels[part].contiguous(memory_format=torch.channels_last)
+            pixels = tiles.pixels[part].contiguous(memory_format=order)
             logits = self._parallel(pixels)
         labels, weights = tiles.labels[part], tiles.weights[part]
         loss = weighted_cross_entropy(logits, labels, weights, total_weight)
