@@ -11,7 +11,7 @@ from model.artefact import Manifest
 from model.network import UNet
 from tests.training.conftest import make_manifest
 from tests.training.files import write_pair
-from training.data.dataset import Dataset, read_dataset
+from training.data.dataset import Dataset, digest, read_dataset
 from training.run import checkpoint
 
 SOURCE = {"data": "nowhere", "labels": "auto", "ignore": None, "folds": 3, "fold": 1}
@@ -39,7 +39,8 @@ def bright_is_object() -> UNet:
             network.get_parameter(f"{name}.bias").zero_()
             by_sign = torch.tensor([[-1.0], [1.0]])
             weight[:, :2, 1, 1] = by_sign if name == "contracting.0.0" else torch.eye(2)
-        network.get_parameter("classifier.weight").copy_(8 * torch.eye(2)[:, :, None, None])
+        network.get_parameter("expansive.0.2.weight").mul_(2)  # a file holds equal weights once
+        network.get_parameter("classifier.weight").copy_(4 * torch.eye(2)[:, :, None, None])
         network.get_parameter("classifier.bias").zero_()
     return network
 
@@ -64,6 +65,10 @@ def manifest_for(network: UNet, dataset: Dataset | None = None, **changes: Any) 
     record = {
         "label_kind": dataset.label_kind,
         "data_sha256": dataset.sha256(),
+        "training_images": dataset.names[:1] + dataset.names[2:],
+        "training_sha256": tuple(
+            digest(dataset[index]) for index in range(len(dataset)) if index != 1
+        ),
         "validation_images": dataset.names[1:2],
     }
     training = manifest.training.model_copy(update=record)

@@ -1,5 +1,7 @@
 """From a checkpoint to the served file: `python -m training.export CHECKPOINT OUT.onnx`.
 
+An artefact may stand in the place of its checkpoint, and becomes one of another precision.
+
 A file of lower precision is written only where it answers as well as that of float32 does.
 """
 
@@ -50,7 +52,9 @@ def _write(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "checkpoint", type=Path, help="best.pt or last.pt of a run, or an .onnx artefact"
+    )
     parser.add_argument("out", type=Path, nargs="?", help="the .onnx file to write")
     parser.add_argument(
         "--precision",

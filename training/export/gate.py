@@ -6,8 +6,9 @@ from pathlib import Path
 
 from model.artefact import Precision, ScoreRecord
 from model.errors import ParityError
+from training.export.images import find_images
 from training.export.trained import load
-from training.export.variants import Variant, compare, find_images
+from training.export.variants import Variant, compare
 
 LARGEST_LOSS = 0.005
 """What a file of lower precision may lose of its main score."""
@@ -16,10 +17,10 @@ LARGEST_LOSS = 0.005
 def export_scored(
     path: Path, precision: Precision, data: Path | None = None, *, force: bool = False
 ) -> tuple[Variant, ...]:
-    """Export a checkpoint, and hold the file's main score against that of float32.
+    """Export a network, and hold the file's main score against that of float32.
 
     Args:
-        path: The checkpoint.
+        path: A checkpoint, or an artefact.
         precision: That of the file.
         data: Where the data of the training lies now; None is where it lay.
         force: Let a variant pass that loses too much; its manifest says so.
@@ -28,7 +29,8 @@ def export_scored(
         float32 first, the wanted variant last.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        ArtefactError: if an artefact cannot be read.
+        CheckpointError: if a checkpoint cannot be read, or holds no network.
         DatasetError: if its data cannot be found.
         ParityError: if the variant answers less well than it may.
     """
@@ -40,10 +42,11 @@ def export_scored(
 def variants_of(
     path: Path, precisions: Sequence[Precision], data: Path | None = None
 ) -> tuple[Variant, ...]:
-    """Make, score and time a checkpoint's files at several precisions, whatever they lose.
+    """Make, score and time a network's files at several precisions, whatever they lose.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        ArtefactError: if an artefact cannot be read.
+        CheckpointError: if a checkpoint cannot be read, or holds no network.
         DatasetError: if its data cannot be found.
     """
     trained = load(path)

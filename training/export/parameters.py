@@ -33,7 +33,7 @@ def read_parameters(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
     manifest = Runtime(path, "cpu").manifest
     if manifest.precision == "int8":
         raise CheckpointError(
-            f"{path} computes in int8: its parameters are too coarse to learn from. Take the file "
+            f"{path} computes in int8: its parameters are too coarse to go on with. Take the file "
             "of the same model that is stored as fp16 or fp32."
         )
     graph = onnx.load_from_string(path.read_bytes()[: manifest.graph_bytes]).graph

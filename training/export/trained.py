@@ -1,8 +1,7 @@
-"""A trained checkpoint, and the artefact that it becomes."""
+"""A trained network, from its checkpoint or its artefact, and the artefact that it becomes."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -11,27 +10,41 @@ from model.errors import CheckpointError
 from model.instances import InstanceRule
 from model.network import UNet
 from training.export.graph import export_graph
+from training.export.images import Source
+from training.export.parameters import read_parameters
 from training.run import checkpoint
 from training.settings import StoredPrecision
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a checkpoint holds for an export."""
+    """What is exported."""
 
     network: UNet
     manifest: Manifest
     """Without scores; threshold and rule are those of the kept validation, if any."""
-    source: dict[str, Any]
-    """What reads and divides the data again."""
+    source: Source | None
+    """What reads and divides the data again; None where an artefact was read."""
 
 
 def load(path: Path) -> Trained:
-    """Read a checkpoint.
+    """Read a checkpoint, or an artefact: a file whose name ends in `.onnx`.
 
     Raises:
         CheckpointError: if it cannot be read, or holds no network that was validated.
+        ArtefactError: if an artefact cannot be read.
     """
+    return _of_artefact(path) if path.suffix == ".onnx" else _of_checkpoint(path)
+
+
+def _of_artefact(path: Path) -> Trained:
+    manifest, parameters = read_parameters(path)
+    network = UNet(manifest.architecture).eval()
+    network.load_state_dict(parameters)
+    return Trained(network, manifest.model_copy(update={"scores": None}), None)
+
+
+def _of_checkpoint(path: Path) -> Trained:
     state = checkpoint.load(path)
     try:
         manifest = Manifest.model_validate_json(state["manifest"])
@@ -53,14 +66,15 @@ def load(path: Path) -> Trained:
 
 
 def export(path: Path, precision: StoredPrecision) -> bytes:
-    """Export a checkpoint and hold the graph against the network.
+    """Export a network and hold the graph against the network.
 
     Returns:
         The bytes of an artefact; its manifest has the threshold and rule of the best validation,
         if any, and no scores.
 
     Raises:
-        CheckpointError: if the checkpoint cannot be read, or holds no network.
+        CheckpointError: if a checkpoint cannot be read, or holds no network.
+        ArtefactError: if an artefact cannot be read.
         ParityError: if graph and network differ.
     """
     trained = load(path)

@@ -6,32 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from model.artefact import Manifest, Precision, pack
-from model.errors import DatasetError
 from model.network import UNet
 from model.runtime import Runtime
-from training.data.dataset import AnnotatedImage, read_dataset
-from training.data.split import split
+from training.data.dataset import AnnotatedImage
 from training.evaluate import Evaluation, evaluate
 from training.export.calibration import draw_tiles, observe, tile_edge
 from training.export.graph import export_graph
+from training.export.images import Images
 from training.export.quantisation import quantise
 from training.scoring import settle_and_score
 
 TURNS = 7
 """Times that a tile is run, of which the median counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """What a network is calibrated on and scored on."""
-
-    training: Sequence[AnnotatedImage]
-    validation: Sequence[AnnotatedImage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +45,6 @@ class Variant:
         """Whether it was let pass though it loses too much."""
         scores = self.manifest.scores
         return scores is not None and bool(scores.values.get("gate", {}).get("forced"))
-
-
-def find_images(source: dict[str, Any], manifest: Manifest, data: Path | None) -> Images:
-    """Read and divide again what a network was trained on.
-
-    Args:
-        source: What the checkpoint says about it.
-        manifest: The checkpoint's manifest.
-        data: Where it lies now; None is where it lay.
-
-    Raises:
-        DatasetError: if it cannot be found, or is other data.
-    """
-    path = data or Path(source["data"])
-    if not path.exists():
-        raise DatasetError(
-            f"The data of {manifest.name} is not found at {path}; say where it is with --data."
-        )
-    dataset = read_dataset(path, source["labels"], source["ignore"])
-    if dataset.sha256() != manifest.training.data_sha256:
-        raise DatasetError(
-            f"{path} is not the data that {manifest.name} was trained on: names, pixels or labels "
-            "differ, so nobody knows which images it has not seen."
-        )
-    return Images(*split(dataset, source["folds"], source["fold"]))
 
 
 def compare(

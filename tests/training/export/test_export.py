@@ -26,6 +26,7 @@ from tests.training.networks import (
 from training.export.__main__ import main
 from training.export.gate import export_scored, passed, variants_of
 from training.export.graph import export_graph
+from training.export.images import find_images
 from training.export.trained import export, load
 from training.export.variants import Variant
 from training.run import checkpoint
@@ -300,3 +301,59 @@ def test_the_network_of_a_checkpoint_is_that_which_was_saved(tmp_path: Path) -> 
     assert all(
         torch.equal(found.state_dict()[name], it) for name, it in network.state_dict().items()
     )
+
+
+@pytest.fixture
+def artefact(spots: Path, tmp_path: Path) -> Path:
+    """Give the artefact of the run, with scores, copied away from its checkpoint."""
+    path = tmp_path / "copied.onnx"
+    path.write_bytes(export_scored(spots / "best.pt", "fp16")[-1].data)
+    return path
+
+
+class TestOfAnArtefact:
+    def test_it_becomes_one_of_another_precision(
+        self, spots: Path, tmp_path: Path, artefact: Path
+    ) -> None:
+        out = tmp_path / "int8.onnx"
+        words = [str(artefact), str(out), "--precision", "int8", "--data", str(spots / "data")]
+        assert main(words) == 0
+        before, after = Runtime(artefact, "cpu").manifest, Runtime(out, "cpu").manifest
+        assert (before.precision, after.precision) == ("fp16", "int8")
+        assert after.training == before.training
+        assert after.scores is not None
+        assert after.scores.images == ("t1",)
+        assert after.scores.values["gate"]["this"] > 0.9
+
+    def test_its_training_images_calibrate_and_the_others_score(
+        self, spots: Path, artefact: Path
+    ) -> None:
+        trained = load(artefact)
+        images = find_images(trained.source, trained.manifest, spots / "data")
+        assert [entry.name for entry in images.training] == ["t0", "t2"]
+        assert [entry.name for entry in images.validation] == ["t1"]
+
+    def test_its_scores_are_not_those_of_what_is_made_of_it(self, artefact: Path) -> None:
+        assert Runtime(artefact, "cpu").manifest.scores is not None
+        assert load(artefact).manifest.scores is None
+
+    def test_without_data_it_is_asked_for(
+        self, artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([str(artefact), str(tmp_path / "out.onnx"), "--precision", "int8"]) == 1
+        assert "is not found; say where it is with --data" in capsys.readouterr().err
+
+    def test_one_that_does_not_tell_its_images_apart_is_refused(
+        self, spots: Path, artefact: Path
+    ) -> None:
+        manifest = load(artefact).manifest
+        record = manifest.training.model_copy(update={"training_sha256": ()})
+        manifest = manifest.model_copy(update={"training": record})
+        with pytest.raises(DatasetError, match="Export its checkpoint in place of the artefact"):
+            find_images(None, manifest, spots / "data")
+
+    def test_one_in_integers_is_refused(self, spots: Path, tmp_path: Path) -> None:
+        path = tmp_path / "int8.onnx"
+        path.write_bytes(export_scored(spots / "best.pt", "int8")[-1].data)
+        with pytest.raises(CheckpointError, match="computes in int8"):
+            load(path)
