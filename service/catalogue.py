@@ -82,7 +82,7 @@ class Catalogue:
 
         What is in use is never let go, nor is the model to keep; so less can be free.
         """
-        while self._memory_bytes and self._open_bytes() + needed > self._memory_bytes:
+        while self.lacks(needed):
             candidates = [name for name, each in self.served.items() if each.loaded]
             unused = [name for name in self.uses.unused(candidates) if name != keep]
             if not unused:
@@ -91,8 +91,10 @@ class Catalogue:
             self.served = {**self.served, idle.name: replace(idle, loaded=None)}
             self._noted(Change("unloaded", idle.name, idle.sha256))
 
-    def _open_bytes(self) -> int:
-        return sum(each.loaded.memory_bytes for each in self.served.values() if each.loaded)
+    def lacks(self, needed: int = 0) -> bool:
+        """Say whether open models, with so many bytes more, take more than they may."""
+        taken = sum(each.loaded.memory_bytes for each in self.served.values() if each.loaded)
+        return 0 < self._memory_bytes < taken + needed
 
     def _noted(self, change: Change) -> Change:
         log.info("%s %s %s", change.kind, change.name, change.sha256[:12])

@@ -96,8 +96,12 @@ class Models:
             ServiceNotReady: if it was let go and cannot be opened again, with the reason.
             ServiceStopping: if the service stops meanwhile.
         """
-        with self.catalogue.uses.of(name):
-            yield self.catalogue.find(name).loaded or await self._load(name)
+        try:
+            with self.catalogue.uses.of(name):
+                yield self.catalogue.find(name).loaded or await self._load(name)
+        finally:
+            if self.catalogue.lacks() and not self._reload.stopping.is_set():
+                self._begin(self.catalogue.make_room)
 
     async def reload(self, settled: bool = False) -> list[Change]:
         """Look at the folder; who asks while another waits for its look has the same.
