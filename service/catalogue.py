@@ -65,7 +65,6 @@ class Catalogue:
     def refuse(self, path: Path, refused: Refused) -> Change:
         """Name a file that is not served; what was served still is."""
         self.refused = {**self.refused, path: refused}
-        log.warning("%s is refused: %s", refused.file, refused.detail)
         return self._noted(Change("refused", refused.file))
 
     def remove(self, path: Path) -> list[Change]:
@@ -97,6 +96,6 @@ class Catalogue:
         return 0 < self._memory_bytes < taken + needed
 
     def _noted(self, change: Change) -> Change:
-        log.info("%s %s %s", change.kind, change.name, change.sha256[:12])
+        log.info("%s: %s", change.kind, f"{change.name} {change.sha256[:12]}".rstrip())
         self.observe(change)
         return change
