@@ -66,6 +66,8 @@ class Models:
         catalogue = Catalogue(settings.model_memory_bytes)
         reload = Reload(settings.model_dir, catalogue, partial(open_model, settings=settings))
         reload.open_all()
+        for each in catalogue.served.values():
+            log.info("%s: %s on %s", each.path.name, each.name, each.provider)
         models = cls(catalogue, reload, Engine(), settings.default_model)
         catalogue.make_room(keep=models.find(None).name)
         return models

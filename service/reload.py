@@ -62,7 +62,7 @@ class Reload:
             fresh = Served.of(path, stamp, self._open_model(path))
             if fresh.name in self._catalogue.served:
                 raise ManifestInvalid(f"Two artefacts in {self._folder} are named {fresh.name}.")
-            self._catalogue.put(fresh)
+            self._catalogue.served = {**self._catalogue.served, fresh.name: fresh}
 
     def look(self, settled: bool = False) -> list[Change]:
         """Look at the folder, and serve what it holds now.
