@@ -1,7 +1,9 @@
 """The application: settings and models in, an ASGI application out."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 
 import anyio
@@ -38,6 +40,7 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
     lifecycle = Lifecycle()
     metrics = Metrics()
     models.engine.observe = metrics.observe_turn
+    models.catalogue.observe = metrics.count_change
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -53,11 +56,15 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
             decoders,
             anyio.CapacityLimiter(PIXEL_THREADS),
         )
+        pause = partial(asyncio.sleep, settings.reload_every_s)
+        watching = asyncio.create_task(models.watch(pause)) if settings.reload_every_s else None
         try:
             decoders.start()
             models.start()
             yield
         finally:
+            if watching:
+                watching.cancel()
             await decoders.stop()
             await anyio.to_thread.run_sync(models.stop)
 

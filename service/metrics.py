@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +22,8 @@ from service.admission import Admission
 from service.decoding.pool import Decoders
 from service.engine import TurnReport
 from service.models import Models
+from service.schemas import ChangeKind
+from service.served import Change
 from service.stages import Stages
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -68,17 +72,43 @@ class Metrics:
             ),
         }
 
+        self._changes = counter(
+            "unet_model_changes",
+            "What came of files in the folder of models, and of models that were let go.",
+            ["change"],
+        )
+        for kind in get_args(ChangeKind):
+            self._changes.labels(kind)
+        self._models: Models | None = None
+        self._names: set[str] = set()
+        """Of all models that were ever served."""
+
     def watch(self, models: Models, admission: Admission, decoders: Decoders) -> None:
         """Read these whenever somebody asks; count from 0 for every model."""
         self._registry.register(_Watched(models, admission, decoders))
-        for name in models.loaded:
-            sums = (self._tiles, self._input_pixels, self._output_pixels, *self._failed.values())
-            for metric in sums:
-                metric.labels(name)
+        self._models = models
+        self._names |= set(models.catalogue.served)
 
     def page(self) -> bytes:
-        """Give all numbers in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """Give all numbers in Prometheus' text format.
+
+        Those of a model that is served no more are given once more, and then forgotten.
+        """
+        names = set(self._names)
+        gone = names - set(self._models.catalogue.served) if self._models else set()
+        sums = (self._tiles, self._input_pixels, self._output_pixels, *self._failed.values())
+        for name, metric in product(names - gone, sums):
+            metric.labels(name)
+        text = generate_latest(self._registry)
+        for name, labelled in product(gone, (self._stages, self._turn_tiles, *sums)):
+            labelled.remove_by_labels({"model": name})
+        return text
+
+    def count_change(self, change: Change) -> None:
+        """Count what came of a file, or of a model that was let go."""
+        self._changes.labels(change.kind).inc()
+        if change.kind == "added":
+            self._names.add(change.name)
 
     def count_request(self, route: str, status: int, problem: str, stages: Stages) -> None:
         """Count a request that is over; its stages, if they led to what was asked for."""
@@ -128,6 +158,11 @@ class _Watched(Collector):
             "unet_decoders_given_up",
             "Processes that were given up over an image.",
             self.decoders.given_up,
+        )
+        yield gauge(
+            "unet_artefacts_refused",
+            "Files in the folder of models that are not served; a start would refuse them too.",
+            len(self.models.catalogue.refused),
         )
         yield self._model_info()
 

@@ -1,18 +1,27 @@
 """The models that are served: opened, verified and warmed up."""
 
+import asyncio
 import logging
-import threading
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
 
-from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
+from model.errors import ServiceNotReady, ServiceStopping, UNetError
 from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
+from service.catalogue import Catalogue
 from service.engine import Engine
 from service.loaded import Loaded
-from service.schemas import ModelState, ModelUsed, ServedModel
+from service.reload import Reload
+from service.schemas import ModelState, ModelUsed, RefusedArtefact, ServedModel
+from service.served import Change, Served
 from service.settings import Settings
+
+T = TypeVar("T")
 
 GENERAL = "nuclei"
 """The shipped model of most use; it answers those who name none."""
@@ -21,14 +30,29 @@ log = logging.getLogger(__name__)
 
 
 class Models:
-    """What is served: models by their names, and the engine that runs them all."""
+    """What is served: models by their names, and the engine that runs them all.
 
-    def __init__(self, loaded: Mapping[str, Loaded], default: str, engine: Engine) -> None:
-        self.loaded = dict(loaded)
-        self.default = default
+    What takes long over models runs in one thread, one after the other: warming up, looking at the
+    folder, opening what was let go. The event loop is free, and nothing is done twice at once.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, reload: Reload, engine: Engine, default: str = ""
+    ) -> None:
+        """Serve a catalogue that was filled.
+
+        Args:
+            catalogue: What is served.
+            reload: What changes the catalogue.
+            engine: What runs the models.
+            default: Answers those who name none; empty is `GENERAL`, or else the first by name.
+        """
+        self.catalogue = catalogue
         self.engine = engine
-        self._stopping = threading.Event()
-        self._warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+        self._reload = reload
+        self._default = default
+        self._looks: dict[bool, Future[list[Change]]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -39,83 +63,140 @@ class Models:
             DeviceError: if the device that was asked for cannot be had.
             ModelNotFound: if there is no model of the default's name.
         """
-        paths = sorted(settings.model_dir.glob("*.onnx"))
-        if not paths:
-            raise ArtefactNotFound(f"{settings.model_dir} holds no .onnx artefact.")
-        loaded: dict[str, Loaded] = {}
-        for path in paths:
-            runtime = Runtime(path, settings.device, settings.threads)
-            name = runtime.manifest.name
-            if name in loaded:
-                raise ManifestInvalid(f"Two artefacts in {settings.model_dir} are named {name}.")
-            loaded[name] = Loaded([runtime], tile_shapes(runtime, settings.tile_edge))
-            log.info("%s: %s on %s", path.name, name, runtime.provider)
-        first = GENERAL if GENERAL in loaded else min(loaded)
-        models = cls(loaded, settings.default_model or first, Engine())
-        models.find(None)
+        catalogue = Catalogue(settings.model_memory_bytes)
+        reload = Reload(settings.model_dir, catalogue, partial(open_model, settings=settings))
+        reload.open_all()
+        for each in catalogue.served.values():
+            log.info("%s: %s on %s", each.path.name, each.name, each.provider)
+        models = cls(catalogue, reload, Engine(), settings.default_model)
+        catalogue.make_room(keep=models.find(None).name)
         return models
 
-    def find(self, name: str | None) -> Loaded:
-        """Give a model by its name; None is the default.
+    @property
+    def loaded(self) -> dict[str, Loaded]:
+        """The models that are open, by name."""
+        served = self.catalogue.served.values()
+        return {each.name: each.loaded for each in served if each.loaded}
+
+    def find(self, name: str | None) -> Served:
+        """Give what is served under a name; None is the default, by the rule at any time.
 
         Raises:
             ModelNotFound: listing the models that there are.
         """
-        wanted = self.default if name is None else name
-        if wanted not in self.loaded:
-            raise ModelNotFound(
-                f"There is no model {wanted[:64]!r}; there are {', '.join(self.loaded)}."
-            )
-        return self.loaded[wanted]
+        if name is None:
+            names = self.catalogue.served
+            name = self._default or (GENERAL if GENERAL in names else min(names))
+        return self.catalogue.find(name)
+
+    @asynccontextmanager
+    async def use(self, name: str) -> AsyncIterator[Loaded]:
+        """Hold an open model, whatever comes in its place meanwhile.
+
+        Raises:
+            ModelNotFound: if it is served no more.
+            ServiceNotReady: if it was let go and cannot be opened again, with the reason.
+            ServiceStopping: if the service stops meanwhile.
+        """
+        try:
+            with self.catalogue.uses.of(name):
+                yield self.catalogue.find(name).loaded or await self._load(name)
+        finally:
+            if self.catalogue.lacks() and not self._reload.stopping.is_set():
+                self._begin(self.catalogue.make_room)
+
+    async def reload(self, settled: bool = False) -> list[Change]:
+        """Look at the folder; who asks while another waits for its look has the same.
+
+        Args:
+            settled: Leave what is not as it was at the last look.
+
+        Raises:
+            ArtefactNotFound: if it holds no artefact.
+            ServiceStopping: if the service stops meanwhile.
+        """
+        look = self._looks.get(settled)
+        if look is None or look.running() or look.done():  # it may have passed what is new by now
+            look = self._looks[settled] = self._begin(self._reload.look, settled)
+        return await asyncio.shield(asyncio.wrap_future(look))
+
+    async def watch(self, pause: Callable[[], Awaitable[object]]) -> None:
+        """Look at the folder after every pause, for ever."""
+        told = ""
+        while True:
+            await pause()
+            try:
+                await self.reload(settled=True)
+            except Exception as exc:  # whatever it is, the next look may go well
+                if str(exc) != told:
+                    log.warning("%s", exc, exc_info=not isinstance(exc, UNetError))
+                told = str(exc)
+            else:
+                told = ""
 
     def start(self) -> None:
         """Start the engine, and warm up one model after the other."""
         self.engine.start()
-        self._warming.start()
+        self._begin(self._warm_up)
 
     def stop(self) -> None:
-        """Stop warming up, and the engine."""
-        self._stopping.set()
-        if self._warming.is_alive():
-            self._warming.join()
+        """Give up what has begun with models, and stop the engine."""
+        self._reload.stopping.set()
+        self._thread.shutdown()
         self.engine.stop()
-
-    def _warm_up(self) -> None:
-        for model in self.loaded.values():
-            model.warm_up(self._stopping)
-            self.engine.wake()
 
     def served(self) -> list[ServedModel]:
         """Describe every model."""
-        return [
-            ServedModel(
-                name=name,
-                sha256=model.artefact.sha256,
-                provider=model.provider,
-                state=model.state,
-                manifest=model.manifest,
-            )
-            for name, model in self.loaded.items()
-        ]
+        return [each.described() for each in self.catalogue.served.values()]
+
+    def refused(self) -> list[RefusedArtefact]:
+        """Describe every file that is not served."""
+        return [each.described() for each in self.catalogue.refused.values()]
 
     def ready_states(self) -> list[ModelState]:
         """Say of every model where it runs and which tile shapes are warm.
 
         Raises:
-            ServiceNotReady: as long as one of them is not ready.
+            ServiceNotReady: as long as one of them is neither ready nor let go.
         """
-        for name, model in self.loaded.items():
-            if model.state != "ready":
-                raise ServiceNotReady(f"The model {name} is not ready: {model.state}.")
-        return [
+        states = [
             ModelState(
-                name=name,
-                provider=model.provider,
-                state=model.state,
-                tile_shapes=model.warm_shapes,
+                name=each.name,
+                provider=each.provider,
+                state=each.state,
+                tile_shapes=each.loaded.warm_shapes if each.loaded else (),
             )
-            for name, model in self.loaded.items()
+            for each in self.catalogue.served.values()
         ]
+        for each in states:
+            if each.state not in ("ready", "unloaded"):
+                raise ServiceNotReady(f"The model {each.name} is not ready: {each.state}.")
+        return states
+
+    async def _load(self, name: str) -> Loaded:
+        """Open a model again. Whoever leaves takes only the own wish back."""
+        return await asyncio.wrap_future(self._begin(self._reload.load, name))
+
+    def _begin(self, work: Callable[..., T], *arguments: object) -> Future[T]:
+        if self._reload.stopping.is_set():
+            raise ServiceStopping("The service is stopping.")
+        return self._thread.submit(work, *arguments)
+
+    def _warm_up(self) -> None:
+        for model in self.loaded.values():
+            model.warm_up(self._reload.stopping)
+            self.engine.wake()
+
+
+def open_model(path: Path, settings: Settings) -> Loaded:
+    """Verify an artefact and open it on the device.
+
+    Raises:
+        ArtefactError: if it cannot be served.
+        DeviceError: if the device that was asked for cannot be had.
+    """
+    runtime = Runtime(path, settings.device, settings.threads)
+    return Loaded([runtime], tile_shapes(runtime, settings.tile_edge))
 
 
 def model_used(model: Loaded) -> ModelUsed:

@@ -22,7 +22,15 @@ from service.metrics import MEDIA_TYPE
 from service.models import model_used
 from service.negotiation import AnswerFormat, choose_format
 from service.openapi import PROBLEMS, SEGMENT_BODY, SEGMENT_RESPONSES
-from service.schemas import Alive, ModelList, Readiness, SegmentAnswer, SegmentQuery, Timings
+from service.schemas import (
+    Alive,
+    ModelList,
+    Readiness,
+    Reloaded,
+    SegmentAnswer,
+    SegmentQuery,
+    Timings,
+)
 from service.stages import Stages
 from service.state import State, stages_of, state_of
 from service.upload import Upload, check_declared_format, read_upload
@@ -60,13 +68,8 @@ async def segment(
     integers or float32, grey or colour. Its EXIF orientation is applied before anything else.
     """
     service.lifecycle.refuse_when_stopping()
-    model = service.models.find(query.model)
-    stages.model = model.manifest.name
-    asked = Asked(
-        query.output,
-        query.average or model.manifest.averaging,
-        choose_format(query.format, request.headers.get("accept")),
-    )
+    stages.model = service.models.find(query.model).name
+    media_type = choose_format(query.format, request.headers.get("accept"))
     with service.admission.request():
         with stages.measure("upload"):
             upload = await read_upload(
@@ -76,7 +79,17 @@ async def segment(
                 timeout_s=service.settings.upload_timeout_s,
             )
         refuse_parameters_in_form(upload)
-        return await unless_disconnected(request, answer(service, model, upload, asked, stages))
+        work = answer_by_model(service, upload, query, media_type, stages)
+        return await unless_disconnected(request, work)
+
+
+async def answer_by_model(
+    service: State, upload: Upload, query: SegmentQuery, media_type: AnswerFormat, stages: Stages
+) -> Response:
+    """Hold the model that is served by now until the answer is made."""
+    async with service.models.use(stages.model) as model:
+        asked = Asked(query.output, query.average or model.manifest.averaging, media_type)
+        return await answer(service, model, upload, asked, stages)
 
 
 async def answer(
@@ -142,8 +155,22 @@ async def find(
 @router.head("/models", include_in_schema=False)
 @router.get("/models", summary="List the models that are served")
 async def models(service: Service) -> ModelList:
-    """Give every model's manifest: classes, scores, data and terms."""
-    return ModelList(models=service.models.served())
+    """Give every model's manifest: classes, scores, data and terms; and what is not served."""
+    return ModelList(models=service.models.served(), refused=service.models.refused())
+
+
+@router.post("/models/reload", summary="Look for new models")
+async def reload(service: Service) -> Reloaded:
+    """Look at the folder of models now, and answer when it is served as it is.
+
+    A new or changed file is verified, opened and warmed up before it takes a model's place; one
+    that is bad takes none. Where nothing changed, no file is read.
+    """
+    service.lifecycle.refuse_when_stopping()
+    changes = await service.models.reload()
+    return Reloaded(
+        changes=[change.described() for change in changes], refused=service.models.refused()
+    )
 
 
 @router.head("/healthz", include_in_schema=False)

@@ -9,6 +9,9 @@ from model.segmentation import Wanted
 from model.sessions import Provider
 
 LoadedState = Literal["warming-up", "ready", "failed"]
+ServedState = Literal["warming-up", "ready", "failed", "unloaded"]
+"""`unloaded`: let go for want of memory, and opened again by the next request."""
+ChangeKind = Literal["added", "swapped", "removed", "refused", "unloaded", "loaded"]
 
 
 class SegmentQuery(BaseModel):
@@ -90,14 +93,42 @@ class ServedModel(BaseModel):
     name: str
     sha256: str
     provider: Provider
-    state: LoadedState
+    state: ServedState = Field(
+        description="`unloaded` is let go for want of memory; the next request opens it again."
+    )
     manifest: Manifest
+
+
+class RefusedArtefact(BaseModel):
+    """A file in the folder of models that is not served."""
+
+    file: str
+    code: str = Field(description="Stable; that of the error.")
+    detail: str
 
 
 class ModelList(BaseModel):
     """The answer of `GET /models`."""
 
     models: list[ServedModel]
+    refused: list[RefusedArtefact] = Field(
+        description="Files that are not served, and why; what was served in their place still is."
+    )
+
+
+class ModelChange(BaseModel):
+    """What came of a file."""
+
+    change: ChangeKind
+    name: str = Field(description="Of the model; of a file that was refused, its own.")
+    sha256: str | None = Field(description="Of the artefact that is served, or was until now.")
+
+
+class Reloaded(BaseModel):
+    """The answer of `POST /models/reload`."""
+
+    changes: list[ModelChange] = Field(description="What is not as it was before; often nothing.")
+    refused: list[RefusedArtefact] = Field(description="Every file that is not served, and why.")
 
 
 class Alive(BaseModel):
@@ -111,14 +142,14 @@ class ModelState(BaseModel):
 
     name: str
     provider: Provider
-    state: LoadedState
+    state: ServedState
     tile_shapes: tuple[tuple[int, int], ...] = Field(
         description="Tiles that are warmed up, height and width in px."
     )
 
 
 class Readiness(BaseModel):
-    """The answer of `GET /readyz` when every model is ready."""
+    """The answer of `GET /readyz` when every model is ready, or opened when it is asked for."""
 
     status: Literal["ready"] = "ready"
     models: list[ModelState]

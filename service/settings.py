@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     """auto, cpu or cuda; cuda refuses to start where CUDA does not run the models."""
     model_dir: Path = PRETRAINED
     """Folder of .onnx artefacts."""
+    reload_every_s: Annotated[float, Field(ge=0)] = 5.0
+    """How often the folder is looked at; a file that did not change between two looks is taken. 0
+    looks only when it is asked to, by POST /models/reload."""
+    model_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Memory that open models may take on a device, as estimated from their tiles: the longest
+    unused is let go, and opened again when it is asked for. 0 is no bound."""
     default_model: str = ""
     """Model of requests that name none; where this is empty, nuclei or else the first by name."""
     tile_edge: Annotated[int, Field(ge=1)] = DEFAULT_TILE_EDGE

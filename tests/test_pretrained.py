@@ -120,7 +120,7 @@ def test_every_tile_shape_that_the_service_is_given_leads_to_the_same_labels(
 
     for largest in (188, 572, 1084):
         settings = Settings(tile_edge=largest, device="cpu", model_dir=PRETRAINED)
-        model = Models.open(settings).find("em-membranes")
+        model = Models.open(settings).loaded["em-membranes"]
         assert np.array_equal(segment(image, model.runtimes[0], model.shapes), wanted)
 
 

@@ -21,10 +21,12 @@ from model.architecture import Architecture
 from model.artefact import pack
 from model.runtime import Runtime
 from service.app import create_app
+from service.catalogue import Catalogue
 from service.engine import Engine
 from service.loaded import Loaded
 from service.logs import JsonLines
 from service.models import Models
+from service.reload import Reload
 from service.settings import Settings
 from tests.conftest import graph_of, manifest_of, square
 
@@ -86,7 +88,11 @@ def settings_of(model_dir: Path, **changes: Any) -> Settings:
 
 def models_of(runtime: Runtime) -> Models:
     """Serve one model, `tiny`, whatever runs it."""
-    return Models({"tiny": Loaded([runtime], square(TILE_EDGE))}, "tiny", Engine())
+    catalogue = Catalogue()
+    path = runtime.artefact.path
+    reload = Reload(path.parent, catalogue, lambda _: Loaded([runtime], square(TILE_EDGE)))
+    reload.open_all()
+    return Models(catalogue, reload, Engine())
 
 
 @contextmanager

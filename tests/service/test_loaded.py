@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from model.architecture import Architecture
 from model.errors import InferenceFailed
 from model.planner import TileShapes
 from service.loaded import MOST_FAILURES, TILES_A_RUN, Loaded
@@ -121,3 +122,27 @@ def test_tiles_are_never_too_small_to_cover_an_image() -> None:
         model = Loaded([RecordingRuntime()], shapes)
         model.note_out_of_memory(shape, 1)
         assert model.shapes == shapes
+
+
+def test_its_memory_grows_with_its_tiles_and_their_number() -> None:
+    cpu, large = (
+        Loaded([RecordingRuntime()], square(edge)).memory_bytes for edge in (EDGE, 2 * EDGE)
+    )
+    gpu = Loaded([RecordingRuntime("cuda")], square(EDGE)).memory_bytes
+    assert (large / cpu, gpu / cpu) == (4, TILES_A_RUN["cuda"])
+
+
+def test_the_memory_of_a_model_that_is_shipped_is_what_was_measured() -> None:
+    shipped = MANIFEST.model_copy(
+        update={
+            "architecture": Architecture(base_channels=32),
+            "graph_bytes": 15_540_000,
+            "precision": "fp16",
+        }
+    )
+
+    class Shipped(RecordingRuntime):
+        manifest = shipped
+
+    mebibytes = [Loaded([Shipped()], square(edge)).memory_bytes >> 20 for edge in (700, 1084)]
+    assert mebibytes == [358, 776]

@@ -22,7 +22,7 @@ def two(tmp_path: Path) -> Path:
 
 
 def name_of_default(models: Models) -> str:
-    return models.find(None).manifest.name
+    return models.find(None).name
 
 
 def test_the_default_is_the_first_by_name(two: Path) -> None:
@@ -34,7 +34,7 @@ def test_the_default_can_be_set(two: Path) -> None:
 
 
 def test_a_model_is_found_by_the_name_in_its_manifest(two: Path) -> None:
-    assert Models.open(settings_of(two)).find("membranes").manifest.name == "membranes"
+    assert Models.open(settings_of(two)).find("membranes").name == "membranes"
 
 
 def test_an_unknown_model_is_refused_with_a_list_of_all(two: Path) -> None:

@@ -351,7 +351,7 @@ def test_every_reference_of_the_openapi_document_leads_somewhere(client: TestCli
 
 
 def test_the_openapi_document_lists_every_route(client: TestClient) -> None:
-    paths = {"/segment", "/models", "/healthz", "/readyz", "/metrics"}
+    paths = {"/segment", "/models", "/models/reload", "/healthz", "/readyz", "/metrics"}
     assert set(openapi(client)["paths"]) == paths
 
 

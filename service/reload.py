@@ -1,0 +1,172 @@
+"""Keeping the catalogue in step with the folder of artefacts.
+
+A file is taken as a whole or not at all: verified, opened and warmed up first, then put in the
+place of what was served under its name. Whoever began with the old model ends with it.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from model.artefact import read_bytes
+from model.errors import (
+    ArtefactNotFound,
+    InferenceFailed,
+    ManifestInvalid,
+    ServiceNotReady,
+    ServiceStopping,
+)
+from service.catalogue import Catalogue
+from service.folder import Stamp, look
+from service.loaded import Loaded
+from service.served import Change, Refused, Served
+
+OpenModel = Callable[[Path], Loaded]
+"""Verifies a file and opens it on every device; it raises what is wrong with it."""
+
+log = logging.getLogger(__name__)
+
+
+class _NameTaken(ManifestInvalid):
+    """Another file has the name already."""
+
+    def __init__(self, name: str, holder: str, file: str) -> None:
+        super().__init__(f"{file} is named {name}, as is {holder}, which stays.")
+        self.name = name
+
+
+class Reload:
+    """Takes files into the catalogue and out of it. One thread at a time may call it."""
+
+    def __init__(self, folder: Path, catalogue: Catalogue, open_model: OpenModel) -> None:
+        """Know where to look; nothing is opened yet."""
+        self.stopping = threading.Event()
+        """When it is set, what has begun is given up."""
+        self._folder = folder
+        self._catalogue = catalogue
+        self._open_model = open_model
+        self._seen: dict[Path, Stamp] = {}
+
+    def open_all(self) -> None:
+        """Open every artefact before anything is served; a bad one takes the place of no good one.
+
+        Raises:
+            ArtefactError: if the folder holds none, or one cannot be served.
+            DeviceError: if the device that was asked for cannot be had.
+        """
+        self._seen = look(self._folder)
+        for path, stamp in self._seen.items():
+            fresh = Served.of(path, stamp, self._open_model(path))
+            if fresh.name in self._catalogue.served:
+                raise ManifestInvalid(f"Two artefacts in {self._folder} are named {fresh.name}.")
+            self._catalogue.served = {**self._catalogue.served, fresh.name: fresh}
+
+    def look(self, settled: bool = False) -> list[Change]:
+        """Look at the folder, and serve what it holds now.
+
+        Args:
+            settled: Leave what is not as it was at the last look: it may be half written.
+
+        Raises:
+            ArtefactNotFound: if it holds none. Then, as when all that it holds is refused, nothing
+                is taken out of service: a folder is lost more often than it is emptied.
+            ServiceStopping: if the service stops meanwhile.
+        """
+        self._refuse_when_stopping()
+        try:
+            files = look(self._folder)
+        except ArtefactNotFound as exc:
+            text = "The folder of models holds no .onnx artefact. What was served still is."
+            raise ArtefactNotFound(text) from exc
+        before, self._seen = self._seen, files
+        known = self._known(files, settled)
+        changed = [path for path in {**files, **known} if files.get(path) != known.get(path)]
+        if settled:
+            changed = [path for path in changed if files.get(path) == before.get(path)]
+        changes = [
+            change for path in changed if path in files for change in self._take(path, files[path])
+        ]
+        is_last = not any(each.path in files for each in self._catalogue.served.values())
+        for path in changed:
+            if path not in files and not (is_last and self._catalogue.at(path)):
+                changes += self._catalogue.remove(path)
+        return changes
+
+    def load(self, name: str) -> Loaded:
+        """Give an open model; open it again if it was let go.
+
+        Raises:
+            ModelNotFound: if it is served no more.
+            ServiceNotReady: if it cannot be opened now, with the reason.
+            ServiceStopping: if the service stops meanwhile.
+        """
+        self._refuse_when_stopping()
+        served = self._catalogue.find(name)
+        if served.loaded is None and (stamp := self._worth_a_try(served.path)):
+            self._take(served.path, stamp, reopen=True)
+            served = self._catalogue.find(name)
+        if served.loaded is None:
+            refused = self._catalogue.refused.get(served.path)
+            reason = refused.detail if refused else "Its file is gone."
+            raise ServiceNotReady(f"The model {name} was let go and cannot be opened. {reason}")
+        return served.loaded
+
+    def _known(self, files: dict[Path, Stamp], settled: bool) -> dict[Path, Stamp]:
+        """Give the stamps of what was taken or refused, but for what is to be tried again.
+
+        That is a file whose name is free by now and, where somebody asks for it, one that was
+        refused for no fault of its own.
+        """
+        known = {each.path: each.stamp for each in self._catalogue.served.values()}
+        for path, refused in self._catalogue.refused.items():
+            rival = self._catalogue.served.get(refused.rival)
+            if (rival and rival.path in files) if refused.rival else (settled or refused.is_final):
+                known[path] = refused.stamp
+        return known
+
+    def _worth_a_try(self, path: Path) -> Stamp | None:
+        """Give a file's stamp, unless the file is gone or was found to be bad as it is."""
+        stamp, refused = Stamp.of(path), self._catalogue.refused.get(path)
+        return None if refused and refused.is_final and refused.stamp == stamp else stamp
+
+    def _take(self, path: Path, stamp: Stamp, reopen: bool = False) -> list[Change]:
+        """Serve a file as it is now, or refuse it."""
+        mine = self._catalogue.at(path)
+        try:
+            if mine and not reopen and mine.state != "failed" and _digest(path) == mine.sha256:
+                return self._catalogue.put(replace(mine, stamp=stamp))
+            fresh = Served.of(path, stamp, self._open_model(path))
+            self._refuse_rival(fresh)
+            self._warm_up(fresh)
+        except ServiceStopping:
+            raise
+        except Exception as exc:  # whatever it is, what was served still is
+            log.warning("%s cannot be served", path.name, exc_info=True)
+            rival = exc.name if isinstance(exc, _NameTaken) else ""
+            return [self._catalogue.refuse(path, Refused.of(path, stamp, exc, rival))]
+        return self._catalogue.put(fresh)
+
+    def _refuse_rival(self, fresh: Served) -> None:
+        holder = self._catalogue.served.get(fresh.name)
+        if holder and holder.path != fresh.path and Stamp.of(holder.path):
+            raise _NameTaken(fresh.name, holder.path.name, fresh.path.name)
+
+    def _warm_up(self, fresh: Served) -> None:
+        if fresh.loaded is None:
+            return
+        self._catalogue.make_room(fresh.loaded.memory_bytes, keep=fresh.name)
+        fresh.loaded.warm_up(self.stopping)
+        self._refuse_when_stopping()
+        if fresh.state != "ready":
+            raise InferenceFailed(f"{fresh.name} did not warm up. {fresh.loaded.failure}")
+
+    def _refuse_when_stopping(self) -> None:
+        if self.stopping.is_set():
+            raise ServiceStopping("The service is stopping.")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path)).hexdigest()
