@@ -51,6 +51,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         {"max_image_pixels": 0},
         {"max_pending_pixels": 0},
         {"max_pending_requests": 0},
+        {"deadline_s": 0},
         {"stall_timeout_s": 0},
         {"upload_timeout_s": 0},
         {"shutdown_grace_s": -1},
