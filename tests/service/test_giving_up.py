@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from model.runtime import Runtime
 from service import routes
@@ -28,10 +29,19 @@ from tests.service.direct import (
 )
 
 
+class Slow(Client):
+    """Sends nothing of its image, and stays."""
+
+    async def _receive(self) -> Message:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+
 @pytest.fixture
 def patient(settings: Settings) -> Settings:
     """Give settings by which nothing ends sooner than a request's own deadline."""
-    return settings_of(settings.model_dir, deadline_s=2 * SOON_S, decode_timeout_s=10 * SOON_S)
+    far = ("stall_timeout_s", "upload_timeout_s", "decode_timeout_s")
+    return settings_of(settings.model_dir, deadline_s=2 * SOON_S, **dict.fromkeys(far, 10 * SOON_S))
 
 
 async def comes(condition: Callable[[], object]) -> None:
@@ -51,6 +61,24 @@ async def assert_free(app: FastAPI) -> None:
     assert (service.admission.requests, service.admission.pixels) == (0, 0)
     assert service.models.engine.forecast().waiting == ()
     assert await Client(app).segment() == 200
+
+
+def test_a_deadline_that_passes_while_the_client_still_sends_is_its_own_fault(
+    patient: Settings, runtime: Runtime
+) -> None:
+    async def late(loop: SkippingLoop) -> Client:
+        async with running(patient, runtime) as app:
+            client = Slow(app, prefer=f"wait={SOON_S}")
+            request = asyncio.ensure_future(client.segment())
+            await comes(lambda: state_of(app).admission.requests)
+            await asyncio.sleep(0)
+            loop.skipped_s += SOON_S
+            await request
+            await assert_free(app)
+        return client
+
+    client = run_skipping(late)
+    assert (client.status, client.problem["type"]) == (408, "upload-stalled")
 
 
 def test_a_deadline_that_passes_while_an_image_is_decoded(
