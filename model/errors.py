@@ -26,12 +26,14 @@ UNetError
 │   ├── ModelNotFound
 │   ├── FormatNotAcceptable
 │   ├── ObjectsTooMany
-│   └── ParameterInvalid
+│   ├── ParameterInvalid
+│   ├── PreferenceInvalid
+│   └── DeadlineTooShort
 ├── ServiceUnavailable          the service cannot take this request now
 │   ├── ServiceBusy
 │   ├── ServiceNotReady
-│   ├── ServiceStopping
-│   └── DeadlinePassed
+│   └── ServiceStopping
+├── DeadlinePassed              the answer was not there in time
 ├── InferenceFailed             the runtime failed on tiles of this image
 └── TrainingError               training cannot go on
     ├── DatasetError
@@ -52,6 +54,16 @@ class UNetError(Exception):
     """Root of all errors raised on purpose."""
 
     code: ClassVar[str] = "error"
+
+    def __init__(self, message: str = "", **numbers: float) -> None:
+        """Say what was found.
+
+        Args:
+            message: For a reader.
+            numbers: For a program, by names that are as stable as the code and end with the unit.
+        """
+        super().__init__(message)
+        self.numbers = numbers
 
 
 class GeometryError(UNetError, ValueError):
@@ -210,6 +222,18 @@ class ParameterInvalid(RequestError):
     code = "parameter-invalid"
 
 
+class PreferenceInvalid(RequestError):
+    """The header `Prefer` has a value that it cannot have."""
+
+    code = "preference-invalid"
+
+
+class DeadlineTooShort(RequestError):
+    """The image alone takes longer than the request may."""
+
+    code = "deadline-too-short"
+
+
 class ServiceUnavailable(UNetError):
     """The service cannot take this request now."""
 
@@ -234,7 +258,7 @@ class ServiceStopping(ServiceUnavailable):
     code = "service-stopping"
 
 
-class DeadlinePassed(ServiceUnavailable):
+class DeadlinePassed(UNetError):
     """The request's deadline came before its answer."""
 
     code = "deadline-passed"

@@ -4,6 +4,7 @@ The scale of an image is measured once, over the whole of it, before it is cut i
 of each tile's own would show as seams.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,11 +69,12 @@ class IntensityRule(BaseModel):
         wanted = (self.low, self.high)
         if self.kind == "range":
             return IntensityScale(*wanted)
-        if image.dtype in (np.uint8, np.uint16):
-            low, high = _percentiles_by_histogram(image, wanted)
-        else:
-            low, high = np.percentile(image, wanted, method="lower")
-        return IntensityScale(float(low), float(high))
+        copies = len(image) if image.strides[0] == 0 else 1
+        different = image[:1] if copies > 1 else image  # of grey that was replicated, one channel
+        ranks = [int(percent / 100 * (image.size - 1)) // copies for percent in wanted]
+        by_histogram = image.dtype in (np.uint8, np.uint16)
+        low, high = (_of_ranks_counted if by_histogram else _of_ranks)(different, ranks)
+        return IntensityScale(low, high)
 
 
 def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -103,16 +105,18 @@ def _luma(image: NDArray[Any]) -> NDArray[np.float32]:
     return luma
 
 
-def _percentiles_by_histogram(
-    image: NDArray[Any], wanted: tuple[float, float]
-) -> tuple[float, float]:
-    """Exact percentiles (nearest rank below) of small integers, without sorting the image."""
+def _of_ranks_counted(image: NDArray[Any], ranks: Sequence[int]) -> tuple[float, ...]:
+    """Give what would stand at these places of sorted small integers, without sorting them."""
     bins = np.iinfo(image.dtype).max + 1
     counts = np.zeros(bins, np.int64)
-    flat = image.reshape(-1)
-    for start in range(0, flat.size, HISTOGRAM_CHUNK):
-        counts += np.bincount(flat[start : start + HISTOGRAM_CHUNK], minlength=bins)
-    cumulative = np.cumsum(counts)
-    ranks = [percent / 100 * (cumulative[-1] - 1) for percent in wanted]
-    low, high = np.searchsorted(cumulative, ranks, side="right")
-    return float(low), float(high)
+    # Whatever the strides, no more than a chunk is copied.
+    for chunk in np.nditer(
+        image, ["external_loop", "buffered"], buffersize=HISTOGRAM_CHUNK, order="K"
+    ):
+        counts += np.bincount(chunk, minlength=bins)
+    return tuple(np.searchsorted(np.cumsum(counts), ranks, side="right").astype(float).tolist())
+
+
+def _of_ranks(image: NDArray[Any], ranks: Sequence[int]) -> tuple[float, ...]:
+    """Give what would stand at these places of sorted values, in one copy of them."""
+    return tuple(np.partition(image, ranks, axis=None)[ranks].astype(float).tolist())

@@ -133,7 +133,8 @@ class _Axis:
         geometry = Geometry(architecture.depth)
         whole = geometry.edge_for(length)
         smallest = min(whole, geometry.smallest_tiling_edge)
-        candidates = shapes.edges or range(smallest, whole + 1, geometry.stride)
+        longest = min(whole, shapes.largest_area // geometry.smallest_edge)
+        candidates = shapes.edges or range(smallest, longest + 1, geometry.stride)
         edges = np.array(sorted(edge for edge in candidates if edge >= smallest), np.int64)
         counts = np.array([count_tiles(length, geometry, edge) for edge in edges], np.int64)
         counts, lowest = np.unique(counts, return_index=True)  # for each count, the smallest edge

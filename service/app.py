@@ -45,7 +45,9 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         decoders = Decoders(PIXEL_THREADS, timeout_s=settings.decode_timeout_s)
-        admission = Admission(settings.max_pending_requests, settings.max_pending_pixels)
+        admission = Admission(
+            settings.max_pending_requests, settings.max_pending_pixels, models.engine.forecast
+        )
         metrics.watch(models, admission, decoders)
         app.state.service = State(
             settings,

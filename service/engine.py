@@ -17,6 +17,7 @@ from model.geometry import flops
 from model.planner import plan_tiles
 from model.segmentation import Segmentation
 from model.tiling import Tile
+from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job, Step
 from service.loaded import Loaded, TileShape
 
@@ -156,14 +157,11 @@ class Engine:
         with self._changed:
             return Backlog(len(self._queue), self._queue.work, self._queue.oldest_age)
 
-    def seconds_until_done(self, model: Loaded, work: int) -> float:
-        """Estimate when an image of so much work would be done that came now.
-
-        In fair turns, every image that waits takes as much as this one does, or its own rest.
-        """
+    def forecast(self) -> Forecast:
+        """Say what every image that waits still asks for."""
         with self._changed:
-            before = self._queue.work_before(work)
-        return (before + work) / (model.work_a_second * len(self._workers) or float("inf"))
+            waiting = tuple(_demand(job) for job in self._queue if not job.abandoned)
+        return Forecast(waiting, len(self._workers))
 
     async def segment(
         self, model: Loaded, *passes: Segmentation, deadline: float | None = None
@@ -262,6 +260,12 @@ def _step(model: Loaded, work: Segmentation, tile: Tile) -> Step[_Pass]:
     return Step(_Pass(work, tile), (model, shape), cost)
 
 
+def _demand(job: _Job) -> Demand:
+    model, _ = _kind(next(iter(job.kinds)))
+    pixels = sum(prod(work.plan.region.shape) for work in job.owner.passes)
+    return Demand(pixels, job.work, model.work_a_second)
+
+
 def _report(turn: _Turn, outcome: Outcome) -> TurnReport:
     model, shape = _kind(turn[0][1].kind)
     written = sum(prod(step.item.tile.output_region.shape) for _, step in turn)
@@ -287,9 +291,9 @@ def _kind(kind: Hashable) -> tuple[Loaded, TileShape]:
     return cast("tuple[Loaded, TileShape]", kind)
 
 
-def _most_tiles(kind: Hashable) -> int:
+def _most_tiles(kind: Hashable, waiting: int) -> int:
     model, shape = _kind(kind)
-    return model.most_tiles(shape)
+    return model.most_tiles(shape, waiting)
 
 
 def _is_warming_up(kind: Hashable) -> bool:

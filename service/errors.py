@@ -1,6 +1,7 @@
 """What the errors mean to HTTP: `application/problem+json` on every 4xx and 5xx (RFC 9457)."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -32,8 +33,10 @@ STATUSES: dict[type[errors.UNetError], HTTPStatus] = {
     errors.FormatNotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     errors.ObjectsTooMany: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ParameterInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.DeadlineTooShort: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ServiceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServiceBusy: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.DeadlinePassed: HTTPStatus.GATEWAY_TIMEOUT,
     errors.InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """A class that is not named has the status of the nearest one above it."""
@@ -54,10 +57,19 @@ def status_of(error: errors.UNetError) -> HTTPStatus:
 
 
 def problem(
-    request_id: str, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+    request_id: str,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    numbers: Mapping[str, float] | None = None,
 ) -> JSONResponse:
-    """Build a problem; `code` makes its stable type, `request_id` finds it in the log."""
+    """Build a problem; `code` makes its stable type, `request_id` finds it in the log.
+
+    `numbers` are extension members (RFC 9457, section 3.2).
+    """
     content = {
+        **(numbers or {}),
         "type": f"urn:unet-service:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -86,10 +98,10 @@ async def _answer_domain_error(request: Request, error: errors.UNetError) -> JSO
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s", error, exc_info=error)
     if isinstance(error, errors.ServiceUnavailable):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+        headers["Retry-After"] = str(error.numbers.get("retry_after_s", RETRY_AFTER_S))
     if isinstance(error, errors.ServiceStopping | errors.UploadStalled):
         headers["Connection"] = "close"
-    return _answer(request, status, error.code, str(error), headers)
+    return _answer(request, status, error.code, str(error), headers, error.numbers)
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -111,11 +123,16 @@ async def _answer_invalid_parameters(
 
 
 def _answer(
-    request: Request, status: int, code: str, detail: str, headers: dict[str, str]
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str],
+    numbers: Mapping[str, float] | None = None,
 ) -> JSONResponse:
     """Answer with a problem, and leave its code for the log and the metrics."""
     request.state.problem = code
-    return problem(request.state.request_id, status, code, detail, headers)
+    return problem(request.state.request_id, status, code, detail, headers, numbers)
 
 
 def _describe(entry: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ Source: Goyal, Vin and Cheng 1996, start-time fair queueing; virtual time is tha
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -68,6 +68,10 @@ class Job(Generic[Owner, Item]):
         """The kinds of the tiles that were not taken yet."""
         return self._steps.keys()
 
+    def count(self, kind: Hashable) -> int:
+        """Count the tiles of a kind that were not taken yet."""
+        return len(self._steps.get(kind, ()))
+
     def take(self, kind: Hashable) -> Step[Item]:
         """Take the next tile of a kind."""
         step = self._steps[kind].popleft()
@@ -91,6 +95,10 @@ class FairQueue(Generic[Owner, Item]):
         """How many images wait."""
         return len(self._jobs)
 
+    def __iter__(self) -> Iterator[Job[Owner, Item]]:
+        """Give the images that wait."""
+        return iter(self._jobs)
+
     @property
     def work(self) -> int:
         """Floating-point operations of all tiles that were not taken yet."""
@@ -101,10 +109,6 @@ class FairQueue(Generic[Owner, Item]):
         """How long it is to the next deadline, in s; None where there is none."""
         deadlines = [job.deadline for job in self._jobs if job.deadline is not None]
         return max(min(deadlines) - self._clock(), 0.0) if deadlines else None
-
-    def work_before(self, work: int) -> int:
-        """Floating-point operations that are run before an image of so many, if it came now."""
-        return sum(min(job.work, work) for job in self._jobs)
 
     @property
     def oldest_age(self) -> float:
@@ -129,12 +133,14 @@ class FairQueue(Generic[Owner, Item]):
         return dropped
 
     def take(
-        self, most: Callable[[Hashable], int], skip: Callable[[Hashable], bool] = lambda _: False
+        self,
+        most: Callable[[Hashable, int], int],
+        skip: Callable[[Hashable], bool] = lambda _: False,
     ) -> list[tuple[Job[Owner, Item], Step[Item]]]:
         """Take the tiles of one turn, all of one kind; whose last tile is taken leaves the queue.
 
         Args:
-            most: Gives how many tiles of a kind are run together.
+            most: Gives how many tiles of a kind are run together, of so many that wait.
             skip: Tells whether tiles of a kind have to wait.
         """
         offers = [
@@ -146,8 +152,9 @@ class FairQueue(Generic[Owner, Item]):
             return []
         _, kind = min(offers, key=lambda offer: _turn_of(offer[0]))
         turn: list[tuple[Job[Owner, Item], Step[Item]]] = []
-        while len(turn) < most(kind) and (fitting := [j for j in self._jobs if kind in j.kinds]):
-            job = min(fitting, key=_turn_of)
+        waiting = sum(job.count(kind) for job in self._jobs)
+        for _ in range(min(most(kind, waiting), waiting)):
+            job = min((job for job in self._jobs if job.count(kind)), key=_turn_of)
             turn.append((job, job.take(kind)))
             self._virtual += turn[-1][1].work / len(self._jobs)
         self._remove(job for job, _ in turn if job.is_taken)

@@ -3,18 +3,25 @@
 import logging
 import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 
 from model.artefact import Artefact, Manifest
+from model.errors import InferenceFailed
+from model.geometry import flops
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
 from service.schemas import LoadedState
 
 TILES_A_RUN = {"cpu": 1, "cuda": 4}
-"""A CPU gains nothing from a batch; a GPU does."""
+"""A CPU gains nothing from a batch; what a GPU gains, its warm-up finds out."""
+MOST_TILES_A_RUN = 16
+GAIN = 1.05
+"""What twice as many tiles a run must add to the speed of a device, or it is not worth its
+memory, nor the time that other images wait."""
 MOST_FAILURES = 3
 """Images in a row that a model fails on before it counts as broken."""
 SMOOTHING = 0.2
@@ -34,10 +41,16 @@ TileShape = tuple[int, int]
 class Loaded:
     """A model that is served."""
 
-    def __init__(self, runtimes: Sequence[Runtime], shapes: TileShapes) -> None:
-        """Take an artefact that was opened once for each device."""
+    def __init__(
+        self,
+        runtimes: Sequence[Runtime],
+        shapes: TileShapes,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Take an artefact that was opened once for each device; the clock times its warm-up."""
         self.runtimes = tuple(runtimes)
         self.shapes = shapes
+        self._clock = clock
         self.state: LoadedState = "warming-up"
         self.work_a_second = 0.0
         """Floating-point operations in a second of a device's turns; 0 before the first."""
@@ -71,18 +84,22 @@ class Loaded:
     def memory_bytes(self) -> int:
         """What it takes on each device once it is warm: an estimate, most of it for the tiles."""
         manifest = self.manifest
-        pixels = self.shapes.largest_area * TILES_A_RUN[self.provider]
+        batches = [math.prod(shape) * tiles for shape, tiles in self._most.items()]
+        pixels = max(batches, default=self.shapes.largest_area * TILES_A_RUN[self.provider])
         maps = 4 * MAPS * manifest.architecture.base_channels * pixels
         return maps + BYTES_A_PARAMETER * manifest.graph_bytes // STORED_BYTES[manifest.precision]
 
     def warm_up(self, stopping: threading.Event) -> None:
         """Run every shape that can be prepared, on every device; then the model is ready."""
         try:
-            batches = range(1, TILES_A_RUN[self.provider] + 1)
-            for runtime, shape, batch in product(self.runtimes, self.warm_shapes, batches):
-                if stopping.is_set():
-                    return
-                runtime.warm_up(shape, batch)
+            if TILES_A_RUN[self.provider] > 1:
+                self._find_batches()
+            for runtime, shape in product(self.runtimes, self.warm_shapes):
+                for tiles in _powers_of_two(self.most_tiles(shape)):
+                    if stopping.is_set():
+                        return
+                    speed = self._speed(runtime, shape, tiles)
+                    self.work_a_second = self.work_a_second or speed
         except Exception as exc:  # whatever it is: what waits for the model would wait for ever
             log.exception("%s did not warm up", self.manifest.name)
             self.failure = str(exc) or type(exc).__name__
@@ -90,9 +107,49 @@ class Loaded:
         else:
             self.state = "ready"
 
-    def most_tiles(self, shape: TileShape) -> int:
-        """Give how many tiles of a shape are run together."""
-        return self._most.get(shape, TILES_A_RUN[self.provider])
+    def most_tiles(self, shape: TileShape, waiting: int = MOST_TILES_A_RUN) -> int:
+        """Give how many tiles of a shape, of those that wait, are run together.
+
+        It is a power of two: each number of tiles has to be warmed up.
+        """
+        most = min(self._most.get(shape, TILES_A_RUN[self.provider]), waiting)
+        return _powers_of_two(most)[-1]
+
+    def _find_batches(self) -> None:
+        """Find how many tiles of each shape are run together, and how fast that is.
+
+        What fills a device is so many pixels, whatever their shape: so it is enough to try the
+        smallest shape and, for what any shape gains, the largest.
+        """
+        shapes = self.warm_shapes
+        filling = self._gainful(shapes[0]) * math.prod(shapes[0])
+        least = self._gainful(shapes[-1])
+        for shape in shapes:
+            tiles = -(-filling // math.prod(shape))
+            self._most[shape] = max(least, 1 << (tiles - 1).bit_length())
+
+    def _gainful(self, shape: TileShape) -> int:
+        """Give the number of tiles of which twice as many are no longer worth it."""
+        runtime, best = self.runtimes[0], 0.0
+        for tiles in _powers_of_two(MOST_TILES_A_RUN):
+            try:
+                self._speed(runtime, shape, tiles)  # the first run of a shape is not like others
+                speed = self._speed(runtime, shape, tiles)
+            except InferenceFailed:
+                if tiles == 1:
+                    raise
+                return tiles // 2
+            if speed < GAIN * best:
+                return tiles // 2
+            self.work_a_second = best = speed
+        return MOST_TILES_A_RUN
+
+    def _speed(self, runtime: Runtime, shape: TileShape, tiles: int) -> float:
+        """Run empty tiles; give the floating-point operations in a second."""
+        began = self._clock()
+        runtime.warm_up(shape, tiles)
+        seconds = max(self._clock() - began, 1e-9)
+        return tiles * flops(self.manifest.architecture, shape) / seconds
 
     def note_turn(self, work: int, seconds: float) -> None:
         """Learn from a turn that went well."""
@@ -119,3 +176,7 @@ class Loaded:
         if area >= smallest and (fitting or not self.shapes.edges):
             self.shapes = replace(self.shapes, largest_area=area)
             log.warning("%s: from now on tiles have at most %d px", self.manifest.name, area)
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [1 << power for power in range(most.bit_length())]

@@ -23,6 +23,18 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 SEGMENT_BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "description": (
+                "`wait=` and whole seconds (RFC 7240): how long you wait for the answer. What "
+                "would take longer is refused before it costs work: with 429 and `Retry-After`, or "
+                "with 422 if it would take longer even alone. What does take longer ends with 504."
+            ),
+            "schema": {"type": "string", "examples": ["wait=30"]},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -35,7 +47,7 @@ SEGMENT_BODY: dict[str, Any] = {
             },
             **{name: {"schema": _FILE} for name in ("image/png", "image/jpeg", "image/tiff")},
         },
-    }
+    },
 }
 
 SEGMENT_RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -1,20 +1,25 @@
 """The interface: one function a route; `segment` and `answer` are the path of a request."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.requests import ClientDisconnect
 
 from model import averaging
 from model.artefact import Averaging
-from model.errors import FormInvalid
+from model.errors import DeadlinePassed, FormInvalid
 from model.segmentation import Wanted, output_for
+from service.admission import Place
+from service.deadline import asked_wait_s
+from service.estimate import Demand
 from service.images import ImageHeader, read_header
 from service.loaded import Loaded
 from service.masks import Found, encode
@@ -50,6 +55,8 @@ class Asked:
     output: Wanted
     averaging: Averaging
     media_type: AnswerFormat
+    deadline: float
+    """When the answer is to be there, on `time.monotonic`, in s."""
 
 
 @router.post(
@@ -70,25 +77,33 @@ async def segment(
     service.lifecycle.refuse_when_stopping()
     stages.model = service.models.find(query.model).name
     media_type = choose_format(query.format, request.headers.get("accept"))
+    wait_s = asked_wait_s(",".join(request.headers.getlist("prefer")))
+    deadline = stages.came + min(wait_s, service.settings.deadline_s)
     with service.admission.request():
         with stages.measure("upload"):
             upload = await read_upload(
                 request,
                 max_upload_bytes=service.settings.max_upload_bytes,
                 stall_timeout_s=service.settings.stall_timeout_s,
-                timeout_s=service.settings.upload_timeout_s,
+                timeout_s=min(service.settings.upload_timeout_s, deadline - time.monotonic()),
             )
         refuse_parameters_in_form(upload)
-        work = answer_by_model(service, upload, query, media_type, stages)
-        return await unless_disconnected(request, work)
+        work = answer_by_model(service, upload, query, media_type, deadline, stages)
+        return await while_awaited(request, work, deadline)
 
 
 async def answer_by_model(
-    service: State, upload: Upload, query: SegmentQuery, media_type: AnswerFormat, stages: Stages
+    service: State,
+    upload: Upload,
+    query: SegmentQuery,
+    media_type: AnswerFormat,
+    deadline: float,
+    stages: Stages,
 ) -> Response:
     """Hold the model that is served by now until the answer is made."""
     async with service.models.use(stages.model) as model:
-        asked = Asked(query.output, query.average or model.manifest.averaging, media_type)
+        averaging = query.average or model.manifest.averaging
+        asked = Asked(query.output, averaging, media_type, deadline)
         return await answer(service, model, upload, asked, stages)
 
 
@@ -96,14 +111,14 @@ async def answer(
     service: State, model: Loaded, upload: Upload, asked: Asked, stages: Stages
 ) -> Response:
     """Find what is asked for in an image, and encode it."""
-    max_image_pixels = service.settings.max_image_pixels
-    read = partial(read_header, max_image_pixels=max_image_pixels)
+    read = partial(read_header, max_image_pixels=service.settings.max_image_pixels)
     with stages.measure("decode"):
-        header = await in_thread(service, read, upload.data)
-    check_declared_format(upload, header.format)
-    pixels = header.height * header.width * averaging.PASSES[asked.averaging]
-    with service.admission.image(pixels):
-        found = await find(service, model, upload.data, header, asked, stages)
+        header = await anyio.to_thread.run_sync(read, upload.data)
+        check_declared_format(upload, header.format)
+        shape = header.height, header.width
+        demand = await anyio.to_thread.run_sync(Demand.of, model, shape, asked.averaging)
+    with service.admission.image(demand, asked.deadline) as place:
+        found = await find(service, model, upload.data, header, asked, stages, place)
         classes = model.manifest.classes
         with stages.measure("encode"):
             content = await in_thread(service, encode, found, classes, asked.media_type)
@@ -130,6 +145,7 @@ async def find(
     header: ImageHeader,
     asked: Asked,
     stages: Stages,
+    place: Place,
 ) -> Found:
     """Decode, segment and decide, each where it holds nobody up.
 
@@ -141,7 +157,8 @@ async def find(
     with stages.measure("decode"):
         image = await service.decoders.decode(data, header)
         passes = await in_thread(service, prepare, image, manifest, model.shapes)
-    segmented = await service.models.engine.segment(model, *passes)
+    place.is_queued = True
+    segmented = await service.models.engine.segment(model, *passes, deadline=asked.deadline)
     stages.add("queue", segmented.queue_s)
     stages.add("inference", segmented.inference_s)
     work = segmented.work
@@ -214,22 +231,35 @@ def refuse_parameters_in_form(upload: Upload) -> None:
             )
 
 
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """Do the work while the client waits for it; give it up when the client leaves.
+async def while_awaited(
+    request: Request, work: Coroutine[Any, Any, Response], deadline: float
+) -> Response:
+    """Do the work while somebody waits for it; give it up when the client leaves, or the deadline.
 
     Work in a thread cannot be given up, decoding and tiles can. A scope, unlike the cancellation
     of a task, waits for what cannot, so what the request holds is free when this returns.
 
+    Args:
+        request: Its body must have been read.
+        work: What gives the answer.
+        deadline: On the event loop's clock, in s.
+
     Raises:
-        ClientDisconnect: if it leaves.
+        ClientDisconnect: if the client leaves.
+        DeadlinePassed: if the deadline passes.
     """
-    with anyio.CancelScope() as scope:
+    with anyio.CancelScope(deadline=deadline) as scope:
         watch = asyncio.ensure_future(cancel_when_disconnected(request, scope))
         try:
-            return await work
+            response = await work
+            await anyio.lowlevel.checkpoint_if_cancelled()  # the end of a thread is no checkpoint
+            return response
         finally:
+            has_left = watch.done()
             watch.cancel()
-    raise ClientDisconnect
+    if has_left:
+        raise ClientDisconnect
+    raise DeadlinePassed("The answer was not there when the request's deadline passed.")
 
 
 async def cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -> None:

@@ -156,7 +156,9 @@ class Readiness(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
+    """An error, as RFC 9457 has it; some have numbers of their own beside."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="Stable; other programs may rely on it.")
     title: str

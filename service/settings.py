@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     over its rotations; more are asked to come again."""
     max_pending_requests: Annotated[int, Field(ge=1)] = 32
     """Requests that are held at a time; more are asked to come again."""
+    deadline_s: Annotated[float, Field(gt=0)] = 900.0
+    """Time from a request to its answer. What would take longer is refused, what does take longer
+    is given up; a client that waits less long says so by the header `Prefer: wait=` and seconds."""
     stall_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """A client that sends nothing of its upload for so long is let go."""
     upload_timeout_s: Annotated[float, Field(gt=0)] = 300.0

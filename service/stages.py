@@ -16,6 +16,8 @@ class Stages:
         """The model that is to answer, once it is known."""
         self.seconds: dict[Stage, float] = {}
         """In the order in which the stages came."""
+        self.came = time.monotonic()
+        """When the request came, on the clock of deadlines, in s."""
         self._began = time.perf_counter()
 
     @property

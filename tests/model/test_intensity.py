@@ -1,11 +1,16 @@
 """The intensity rule: one scale an image, whatever its depth."""
 
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model import intensity
 from model.errors import ImageChannelsRefused
 from model.intensity import IntensityRule, IntensityScale, match_channels
 
@@ -82,6 +87,48 @@ def test_percentiles_out_of_order_are_refused() -> None:
 def test_percentiles_outside_of_a_hundred_are_refused(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="percentiles lie in 0 to 100"):
         IntensityRule(low=low, high=high)
+
+
+VIEWS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "as it is": lambda image: image,
+    "replicated": lambda image: match_channels(image, 3),
+    "turned": lambda image: np.rot90(image, axes=(1, 2)),
+    "mirrored": lambda image: image[..., ::-1],
+    "samples beside each other": lambda image: np.moveaxis(
+        np.repeat(image[0][..., np.newaxis], 3, axis=2), 2, 0
+    ),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("percentiles", [(0.0, 100.0), (0.5, 99.5), (33.3, 66.7)])
+def test_a_percentile_is_the_value_at_its_rank_however_the_pixels_lie(
+    view: Callable[[NDArray[Any]], NDArray[Any]], dtype: str, percentiles: tuple[float, float]
+) -> None:
+    low, high = percentiles
+    image = view(grey(shape=(37, 41)).astype(dtype))
+    in_order = np.sort(image, axis=None)
+
+    found = IntensityRule(low=low, high=high).measure(image)
+
+    expected = [in_order[int(percent / 100 * (image.size - 1))] for percent in percentiles]
+    assert [found.low, found.high] == expected
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_no_copy_of_a_whole_image_is_made_to_measure_it(
+    view: Callable[[NDArray[Any]], NDArray[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intensity, "HISTOGRAM_CHUNK", 1024)
+    image = view(grey(shape=(500, 700)))
+
+    tracemalloc.start()
+    RULE.measure(image)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 500 * 700 / 2
 
 
 def test_a_range_is_the_scale_of_every_image() -> None:

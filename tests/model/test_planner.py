@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from model.architecture import Architecture
 from model.errors import GeometryError
 from model.geometry import Geometry, flops
-from model.planner import TileShapes, plan_tiles, require_tiling, work
+from model.planner import TileShapes, _Axis, plan_tiles, require_tiling, work
 from model.tiling import Region, lay_tiles
 from tests.model.joined import image_of, run_double, small, tiled, whole
 
@@ -254,6 +254,18 @@ def test_shapes_that_cannot_cover_an_image_are_refused_by_name(
     )
     with pytest.raises(GeometryError, match=message):
         plan_tiles((512, 300), HALF, shapes)
+
+
+@pytest.mark.parametrize("shape", [(1, 10**8), (10**8, 1)])
+def test_of_a_very_long_image_no_more_tiles_are_tried_than_the_area_allows(
+    shape: tuple[int, int],
+) -> None:
+    plan = plan_tiles(shape, HALF, FREE)
+
+    short, long = sorted(plan.tile_shape)
+    assert (short, long) == (188, PAPER.edge_at_most(FREE.largest_area // 188))
+    tried = _Axis.of(10**8, HALF, FREE).edges
+    assert len(tried) <= FREE.largest_area // 188 // PAPER.stride
 
 
 def test_edges_may_stand_in_any_order() -> None:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from model.averaging import begin
 from model.errors import DeadlinePassed, InferenceFailed, ServiceStopping
+from model.geometry import flops
 from model.intensity import IntensityScale
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import Segmentation
 from model.sessions import Provider
 from service.engine import Backlog, Engine, Segmented, TurnReport
+from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue
 from service.loaded import MOST_FAILURES, Loaded
 from tests.conftest import square
@@ -194,7 +196,7 @@ def test_a_gpu_runs_passes_of_two_images_together_where_their_tiles_have_one_sha
     runtime = RecordingRuntime("cuda")
     upright, turned = averaged_in_rectangles(1)[0], averaged_in_rectangles(2)[2]
     run_all(runtime, upright, turned, averaged_in_rectangles(3)[:3])
-    assert runtime.runs == [(1, 3, 3), (2, 3)]
+    assert runtime.runs == [(1, 3), (2, 3), (3,)]
 
 
 def test_an_image_that_fails_does_not_make_the_tiles_of_another_count_twice() -> None:
@@ -563,21 +565,41 @@ def test_a_model_that_fails_on_image_after_image_is_not_ready() -> None:
     assert asyncio.run(submit()) == "failed"
 
 
-def test_the_estimate_is_that_of_fair_turns() -> None:
+def test_the_forecast_is_what_the_images_that_wait_still_ask_for() -> None:
     runtime = RecordingRuntime()
+    tile = flops(MANIFEST.architecture, (EDGE, EDGE))
+    share = MANIFEST.geometry.share(EDGE)
 
-    async def submit() -> tuple[float, float, float]:
+    async def submit() -> tuple[Forecast, Forecast]:
         engine = ServesOne(runtime, square(EDGE))
-        unknown = engine.seconds_until_done(engine.model, 100)
-        engine.model.note_turn(1000, 1.0)
-        alone = engine.seconds_until_done(engine.model, 100)
-        waiting = asyncio.ensure_future(engine.run(work(1, tiles=9)))
+        engine.model.note_turn(1000, 2.0)
+        tasks = [
+            asyncio.ensure_future(engine.run(*passes))
+            for passes in ((work(1, tiles=3),), averaged(2, tiles=1), (work(3, tiles=1),))
+        ]
         await asyncio.sleep(0)
-        beside = engine.seconds_until_done(engine.model, 100)
-        waiting.cancel()
-        return unknown, alone, beside
+        before = engine.forecast()
+        tasks[2].cancel()  # nobody waits for it, though it is not dropped yet
+        await asyncio.sleep(0)
+        engine._queue.take(lambda *_: 1)
+        for task in tasks:
+            task.cancel()
+        return before, engine.forecast()
 
-    assert asyncio.run(submit()) == (0.0, 0.1, 0.2)
+    def demand(tiles: int, pixels: int) -> Demand:
+        return Demand(pixels, tiles * tile, 500.0)
+
+    before, after = asyncio.run(submit())
+    assert before == Forecast(
+        (demand(3, 3 * share), demand(8, 8 * share), demand(1, share)), devices=1
+    )
+    assert after == Forecast((demand(2, 3 * share), demand(8, 8 * share)), devices=1)
+
+
+def test_a_run_has_a_power_of_two_of_tiles_since_others_are_not_warm() -> None:
+    runtime = RecordingRuntime("cuda")
+    run_all(runtime, work(1, tiles=7))
+    assert [len(batch) for batch in runtime.runs] == [4, 2, 1]
 
 
 def test_a_runtime_that_loses_a_tile_fails_its_image_and_not_the_worker() -> None:

@@ -91,7 +91,23 @@ def test_who_is_to_come_again_is_told_when(kind: type[UNetError]) -> None:
     assert int(answer_to(kind("")).headers["retry-after"]) > 0
 
 
-@pytest.mark.parametrize("kind", [errors.InferenceFailed, errors.ImageEmpty], ids=name_of)
+def test_the_numbers_of_an_error_stand_in_its_problem() -> None:
+    answer = answer_to(errors.ServiceBusy("Full.", queued_images=3, retry_after_s=12))
+    problem = json.loads(bytes(answer.body))
+    assert (problem["queued_images"], problem["retry_after_s"]) == (3, 12)
+    assert (problem["status"], problem["detail"]) == (429, "Full.")
+    assert answer.headers["retry-after"] == "12"
+
+
+def test_a_deadline_that_passed_is_no_503() -> None:
+    """That says that the service starts, stops or is broken."""
+    answer = answer_to(errors.DeadlinePassed("Too late."))
+    assert (answer.status_code, "retry-after" in answer.headers) == (504, False)
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.InferenceFailed, errors.ImageEmpty, errors.DeadlineTooShort], ids=name_of
+)
 def test_who_need_not_come_again_is_not_told_to(kind: type[UNetError]) -> None:
     assert "retry-after" not in answer_to(kind("")).headers
 

@@ -36,7 +36,7 @@ def queue_of(*jobs: Job[str, str]) -> FairQueue[str, str]:
 
 
 def turn(queue: FairQueue[str, str], most: int = 1) -> Names:
-    return [step.item for _, step in queue.take(lambda _: most)]
+    return [step.item for _, step in queue.take(lambda *_: most)]
 
 
 def all_turns(queue: FairQueue[str, str], most: int = 1) -> list[Names]:
@@ -82,7 +82,7 @@ def test_a_large_image_is_not_overtaken_for_ever_by_a_stream_of_small_ones() -> 
         if small.is_taken:
             small = image("small", [2])
             queue.add(small)
-        for _, step in queue.take(lambda _: 1):
+        for _, step in queue.take(lambda *_: 1):
             served[step.item] += step.work
     assert abs(served["large"] - served["small"]) <= 20
 
@@ -99,7 +99,7 @@ def test_images_that_wait_all_the_time_are_served_alike(
     queue = queue_of(*(image(str(place), [work] * 300) for place, work in enumerate(works)))
     served = Counter[str]({str(place): 0 for place in range(len(works))})
     for _ in range(turns):
-        for _, step in queue.take(lambda _: most):
+        for _, step in queue.take(lambda *_: most):
             served[step.item] += step.work
     for one, work in enumerate(works):
         for other, another in enumerate(works):
@@ -115,7 +115,7 @@ def test_a_turn_takes_as_many_as_the_kind_allows() -> None:
     queue = queue_of(image("a", [1] * 3, kind=2), image("b", [1] * 3, kind=1))
     sizes = []
     while queue:
-        sizes.append(len(queue.take(lambda kind: kind if isinstance(kind, int) else 0)))
+        sizes.append(len(queue.take(lambda kind, _: kind if isinstance(kind, int) else 0)))
     assert sorted(sizes) == [1, 1, 1, 1, 2]
 
 
@@ -127,9 +127,9 @@ def test_a_turn_takes_tiles_of_its_kind_wherever_they_stand() -> None:
 
 def test_a_kind_that_has_to_wait_is_passed_over() -> None:
     queue = queue_of(image("a", [1], kind="loading"), image("b", [1]))
-    taken = queue.take(lambda _: 4, skip=lambda kind: kind == "loading")
+    taken = queue.take(lambda *_: 4, skip=lambda kind: kind == "loading")
     assert [step.item for _, step in taken] == ["b"]
-    assert queue.take(lambda _: 4, skip=lambda kind: kind == "loading") == []
+    assert queue.take(lambda *_: 4, skip=lambda kind: kind == "loading") == []
     assert len(queue) == 1
 
 
@@ -171,9 +171,20 @@ def test_the_age_is_that_of_the_image_that_came_first() -> None:
     assert queue.oldest_age == 5
 
 
-def test_before_an_image_come_as_much_of_the_others_as_it_is_itself() -> None:
-    queue = queue_of(image("a", [5, 7]), image("b", [3]))
-    assert [queue.work_before(work) for work in (1, 4, 100)] == [2, 7, 15]
+def test_how_many_tiles_of_a_kind_wait_decides_how_many_are_taken() -> None:
+    late = image("late", [1], kind="other")
+    queue = queue_of(image("a", [1] * 3), image("b", [1] * 2))
+    asked: list[tuple[Hashable, int]] = []
+
+    def most(kind: Hashable, waiting: int) -> int:
+        asked.append((kind, waiting))
+        return waiting // 2
+
+    assert len(queue.take(most)) == 2
+    queue.add(late)
+    late.tag += 9  # its turn is not yet
+    assert len(queue.take(most)) == 1
+    assert asked == [("a", 5), ("a", 3)]
 
 
 def test_the_next_deadline_is_told() -> None:

@@ -4,32 +4,16 @@ import asyncio
 import logging
 import os
 import signal
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from fastapi import FastAPI
-from numpy.typing import NDArray
-from starlette.types import Message
 
 from model.errors import ServiceStopping
 from model.runtime import Runtime
-from service.app import create_app
 from service.lifecycle import Lifecycle
 from service.settings import Settings
-from tests.service.conftest import (
-    Log,
-    models_of,
-    noise,
-    png,
-    settings_of,
-)
-
-IMAGE = png(noise(400, 401))
-TILES = 4
+from tests.service.conftest import Log, settings_of
+from tests.service.direct import TILES, Client, CountingRuntime, running
 
 
 def test_new_work_is_taken_before_the_drain() -> None:
@@ -73,68 +57,6 @@ def test_a_drain_waits_no_longer_than_the_grace(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, "service.lifecycle"):
         asyncio.run(lifecycle.drain(grace_s=0.01))
     assert "1 request(s) were not done within 0.01 s" in caplog.text
-
-
-class Client:
-    """Sends one image to an application, and leaves when it is told to."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self.status = 0
-        self.leaves = asyncio.Event()
-        self._app = app
-        self._sent = False
-
-    async def segment(self) -> int:
-        """Give the status of the answer; 0 if there was none."""
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/segment",
-            "query_string": b"",
-            "headers": [(b"content-type", b"image/png")],
-        }
-        await self._app(scope, self._receive, self._send)
-        return self.status
-
-    async def _receive(self) -> Message:
-        if not self._sent:
-            self._sent = True
-            return {"type": "http.request", "body": IMAGE}
-        await self.leaves.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        self.status = message.get("status", self.status)
-
-
-@asynccontextmanager
-async def running(settings: Settings, runtime: Runtime | None = None) -> AsyncIterator[FastAPI]:
-    """Run an application on this event loop."""
-    models = None
-    if runtime is not None:
-        models = models_of(runtime)
-    app = create_app(settings, models)
-    async with app.router.lifespan_context(app):
-        yield app
-
-
-class CountingRuntime(Runtime):
-    """Counts its runs, and holds the first one until it is told to go on."""
-
-    def __init__(self, opened: Runtime) -> None:
-        self.__dict__ |= opened.__dict__
-        self.runs = 0
-        self.began = threading.Event()
-        self.may_go_on = threading.Event()
-
-    def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
-        """It is not counted."""
-
-    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.runs += 1
-        self.began.set()
-        self.may_go_on.wait(10)
-        return super().run(tiles)
 
 
 def test_the_tiles_of_a_client_that_left_are_not_run(settings: Settings, runtime: Runtime) -> None:

@@ -1,13 +1,16 @@
 """A model that is served: warmed up, and asked for less where it fails."""
 
 import threading
+from math import prod
 
 import pytest
 
 from model.architecture import Architecture
 from model.errors import InferenceFailed
+from model.geometry import flops
 from model.planner import TileShapes
-from service.loaded import MOST_FAILURES, TILES_A_RUN, Loaded
+from model.sessions import Provider
+from service.loaded import MOST_FAILURES, MOST_TILES_A_RUN, TILES_A_RUN, Loaded
 from tests.conftest import square
 from tests.service.recording import EDGE, FEW, MANIFEST, OTHER_EDGE, RecordingRuntime
 
@@ -40,10 +43,81 @@ def test_of_very_many_shapes_the_largest_square_is_warmed_up() -> None:
     assert runtime.warmed_up == [((EDGE, EDGE), 1)]
 
 
-def test_a_gpu_is_warmed_up_with_every_batch_that_it_may_be_given() -> None:
-    runtime = RecordingRuntime("cuda")
-    warmed_up(runtime, shapes=square(EDGE))
-    assert runtime.warmed_up == [((EDGE, EDGE), batch) for batch in (1, 2, 3, 4)]
+class Device:
+    """A clock, and a GPU for which it runs: longer with each px beyond those that fill it."""
+
+    def __init__(self, filling: int, memory: float = float("inf")) -> None:
+        self.now = 0.0
+        self.runtime = RecordingRuntime("cuda")
+        self.runs = self.runtime.warmed_up
+        warm_up = self.runtime.warm_up
+
+        def run(tile_shape: tuple[int, int], batch: int = 1) -> None:
+            pixels = batch * prod(tile_shape)
+            if pixels > memory:
+                raise InferenceFailed("no memory")
+            is_first = (tile_shape, batch) not in self.runs
+            warm_up(tile_shape, batch)
+            self.now += max(pixels, filling) * (10 if is_first else 1)
+
+        self.runtime.warm_up = run  # type: ignore[method-assign]  # a seam
+
+    def warmed_up(self, shapes: TileShapes = FEW) -> Loaded:
+        model = Loaded([self.runtime], shapes, clock=lambda: self.now)
+        model.warm_up(threading.Event())
+        return model
+
+
+SMALL, LARGE = (EDGE, EDGE), (OTHER_EDGE, EDGE)
+
+
+@pytest.mark.parametrize(
+    ("filling", "tiles"),
+    [(1, 1), (2 * EDGE**2, 2), (5 * EDGE**2, 8), (8 * EDGE**2, 8), (10**9, MOST_TILES_A_RUN)],
+)
+def test_a_gpu_runs_as_many_tiles_together_as_it_gains_by(filling: int, tiles: int) -> None:
+    assert Device(filling).warmed_up(square(EDGE)).most_tiles(SMALL) == tiles
+
+
+def test_of_larger_tiles_a_gpu_runs_fewer_together() -> None:
+    """Four of the smallest fill it, and as many px do of every shape."""
+    edges = tuple(MANIFEST.geometry.edge_at_most(factor * EDGE) for factor in (1, 2))
+    model = Device(4 * EDGE**2).warmed_up(TileShapes(edges[1] ** 2, edges))
+    assert [model.most_tiles(shape) for shape in model.warm_shapes] == [4, 2, 2, 1]
+
+
+def test_where_memory_is_short_a_gpu_runs_no_more_tiles_together_than_fit() -> None:
+    device = Device(10**9, memory=5 * EDGE**2)
+    assert device.warmed_up(square(EDGE)).most_tiles(SMALL) == 4
+
+
+def test_a_gpu_without_memory_for_one_tile_has_failed() -> None:
+    assert Device(1, memory=1).warmed_up().state == "failed"
+
+
+def test_a_gpu_is_warmed_up_with_every_number_of_tiles_that_it_is_given() -> None:
+    device = Device(5 * EDGE**2)
+    model = device.warmed_up()
+    given = {
+        (shape, model.most_tiles(shape, waiting))
+        for shape in FEW.all
+        for waiting in range(1, 2 * MOST_TILES_A_RUN)
+    }
+    assert given <= set(device.runs)
+    assert {tiles for _, tiles in given} == {1, 2, 4, 8}
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_its_speed_is_known_before_its_first_turn(provider: Provider) -> None:
+    """And it is not that of a run which prepares something."""
+    if provider == "cuda":
+        model = Device(1).warmed_up(square(EDGE))
+        assert model.work_a_second == flops(MANIFEST.architecture, SMALL) / EDGE**2
+    else:
+        times = iter((5.0, 7.0))
+        model = Loaded([RecordingRuntime()], square(EDGE), clock=lambda: next(times))
+        model.warm_up(threading.Event())
+        assert model.work_a_second == flops(MANIFEST.architecture, SMALL) / 2
 
 
 def test_every_device_is_warmed_up() -> None:

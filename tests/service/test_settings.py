@@ -53,6 +53,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         {"max_pending_requests": 0},
         {"reload_every_s": -1},
         {"model_memory_bytes": -1},
+        {"deadline_s": 0},
         {"stall_timeout_s": 0},
         {"upload_timeout_s": 0},
         {"shutdown_grace_s": -1},
