@@ -12,7 +12,9 @@ def check_device(text: str) -> str:
         ValueError: if it is not.
     """
     if not FORM.fullmatch(text):
-        raise ValueError("a device is auto, cpu, cuda, or cuda: and numbers of GPUs, as in cuda:0,2")
+        raise ValueError(
+            "a device is auto, cpu, cuda, or cuda: and numbers of GPUs, as in cuda:0,2"
+        )
     return text
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -11,9 +11,10 @@ from model.artefact import Artefact, Manifest
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
+from model.sessions.cuda import MOST_TILES
 from service.schemas import LoadedState
 
-TILES_A_RUN = {"cpu": 1, "cuda": 4}
+TILES_A_RUN: Mapping[Provider, int] = {"cpu": 1, "cuda": MOST_TILES, "tensorrt": MOST_TILES}
 """A CPU gains nothing from a batch; a GPU does."""
 MOST_FAILURES = 3
 """Images in a row that a model fails on before it counts as broken."""
@@ -50,8 +51,20 @@ class Loaded:
 
     @property
     def provider(self) -> Provider:
-        """The device that runs the model, as its session says."""
+        """What runs the model, as its session says."""
         return self.runtimes[0].provider
+
+    @property
+    def device(self) -> str:
+        """The devices that run the model, as their sessions say: `cpu`, or as in `cuda:0,2`."""
+        kind, *_ = self.runtimes[0].device.split(":")
+        numbers = [runtime.device.partition(":")[2] for runtime in self.runtimes]
+        return f"{kind}:{','.join(numbers)}" if any(numbers) else kind
+
+    @property
+    def precision(self) -> str:
+        """What the model is computed in, as its session says."""
+        return self.runtimes[0].precision
 
     @property
     def warm_shapes(self) -> tuple[TileShape, ...]:

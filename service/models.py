@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Self
 
 from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
 from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
+from model.sessions import ON_GPU
 from service.engine import Engine
 from service.loaded import Loaded
 from service.schemas import ModelState, ModelUsed, ServedModel
@@ -44,14 +46,14 @@ class Models:
             raise ArtefactNotFound(f"{settings.model_dir} holds no .onnx artefact.")
         loaded: dict[str, Loaded] = {}
         for path in paths:
-            runtime = Runtime(path, settings.device, settings.threads)
-            name = runtime.manifest.name
+            runtimes = open_on_devices(path, settings)
+            name = runtimes[0].manifest.name
             if name in loaded:
                 raise ManifestInvalid(f"Two artefacts in {settings.model_dir} are named {name}.")
-            loaded[name] = Loaded([runtime], tile_shapes(runtime, settings.tile_edge))
-            log.info("%s: %s on %s", path.name, name, runtime.provider)
+            loaded[name] = model = Loaded(runtimes, tile_shapes(runtimes[0], settings.tile_edge))
+            log.info("%s: %s on %s in %s", path.name, name, model.device, model.precision)
         first = GENERAL if GENERAL in loaded else min(loaded)
-        models = cls(loaded, settings.default_model or first, Engine())
+        models = cls(loaded, settings.default_model or first, Engine(len(settings.places)))
         models.find(None)
         return models
 
@@ -92,6 +94,8 @@ class Models:
                 name=name,
                 sha256=model.artefact.sha256,
                 provider=model.provider,
+                device=model.device,
+                precision=model.precision,
                 state=model.state,
                 manifest=model.manifest,
             )
@@ -111,6 +115,8 @@ class Models:
             ModelState(
                 name=name,
                 provider=model.provider,
+                device=model.device,
+                precision=model.precision,
                 state=model.state,
                 tile_shapes=model.warm_shapes,
             )
@@ -124,15 +130,26 @@ def model_used(model: Loaded) -> ModelUsed:
         name=model.manifest.name,
         sha256=model.artefact.sha256,
         provider=model.provider,
-        precision=model.manifest.precision,
+        device=model.device,
+        precision=model.precision,
     )
+
+
+def open_on_devices(path: Path, settings: Settings) -> tuple[Runtime, ...]:
+    """Open an artefact on every device that the settings name.
+
+    Raises:
+        ArtefactError: if it cannot be served.
+        DeviceError: if a device cannot be had.
+    """
+    return tuple(Runtime(path, place, settings.threads, settings.cuda) for place in settings.places)
 
 
 def tile_shapes(runtime: Runtime, largest_edge: int) -> TileShapes:
     """Say what tiles may be: a GPU prepares few shapes, a CPU takes each as it comes."""
     geometry = runtime.manifest.geometry
     edge = _usable(largest_edge, geometry)
-    if runtime.provider == "cuda":
+    if runtime.provider in ON_GPU:
         return TileShapes.fixed(geometry, edge)
     return TileShapes(geometry.edge_at_most(edge) ** 2)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.artefact import Averaging, Manifest, Precision
+from model.artefact import Averaging, Manifest
 from model.segmentation import Wanted
 from model.sessions import Provider
 
@@ -39,8 +39,11 @@ class ModelUsed(BaseModel):
 
     name: str
     sha256: str = Field(description="Digest of the artefact.")
-    provider: Provider = Field(description="The device, as the session itself says.")
-    precision: Precision
+    provider: Provider = Field(description="What ran it, as the session itself says.")
+    device: str = Field(description="`cpu`, or GPUs by their numbers, as in `cuda:0`.")
+    precision: str = Field(
+        description="What was computed in; the manifest says what the parameters are stored as."
+    )
 
 
 class RunLength(BaseModel):
@@ -90,6 +93,8 @@ class ServedModel(BaseModel):
     name: str
     sha256: str
     provider: Provider
+    device: str
+    precision: str = Field(description="What is computed in.")
     state: LoadedState
     manifest: Manifest
 
@@ -111,6 +116,8 @@ class ModelState(BaseModel):
 
     name: str
     provider: Provider
+    device: str
+    precision: str = Field(description="What is computed in.")
     state: LoadedState
     tile_shapes: tuple[tuple[int, int], ...] = Field(
         description="Tiles that are warmed up, height and width in px."

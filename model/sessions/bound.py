@@ -108,7 +108,10 @@ class BoundSession(OnnxSession):
         dtype = np.float32 if output == "logits" else np.uint8
         written = batch, *classes, *edges
         empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        tiles, result = empty(shape, np.float32, *self._memory), empty(written, dtype, *self._memory)
+        tiles, result = (
+            empty(shape, np.float32, *self._memory),
+            empty(written, dtype, *self._memory),
+        )
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("tile", tiles)
         binding.bind_ortvalue_output(output, result)

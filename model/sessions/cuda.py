@@ -13,10 +13,16 @@ from model.errors import ArtefactDamaged, DeviceError
 from model.sessions.bound import BoundSession, Memory
 from model.sessions.decision import decision
 from model.sessions.half import in_float16
-from model.sessions.onnx import CPU, CUDA, TENSORRT
+from model.sessions.onnx import CPU, CUDA, PROVIDERS, TENSORRT
 
-TILES_A_RUN = 4
-"""Largest batch that is run; TensorRT prepares for no more."""
+MOST_TILES = 4
+"""Tiles of one batch, which TensorRT prepares for."""
+
+NAMES: Mapping[str, str] = {CUDA: "CUDA", TENSORRT: "TensorRT"}
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    CUDA: ("libcuda.so.1", "libonnxruntime_providers_cuda.so"),
+    TENSORRT: ("libcuda.so.1", "libnvinfer.so.10", "libonnxruntime_providers_tensorrt.so"),
+}
 
 GpuPrecision = Literal["fp32", "fp16"]
 
@@ -66,7 +72,7 @@ def open_on_cuda(
         DeviceError: if it would not run there, or not as the options ask.
     """
     wanted = CUDA if options.tensorrt_cache is None else TENSORRT
-    name = {CUDA: "CUDA", TENSORRT: "TensorRT"}[wanted]
+    name = NAMES[wanted]
     if wanted not in onnxruntime.get_available_providers():
         raise DeviceError(
             f"{name} cannot be had: the installed ONNX Runtime is built without it. "
@@ -86,18 +92,11 @@ def open_on_cuda(
         )
     except ArtefactDamaged as exc:  # it is none: it was opened on the CPU before
         raise DeviceError(f"{name} does not open {path.name}: {exc.__cause__}") from exc
-    if session.provider != PROVIDER[wanted]:
+    if session.provider != PROVIDERS[wanted]:
         raise DeviceError(f"{name} cannot be had: {_missing_libraries(wanted)}.")
     if session.device != f"cuda:{gpu}":
         raise DeviceError(f"{name} ran {path.name} on {session.device} in place of cuda:{gpu}.")
     return session
-
-
-PROVIDER: Mapping[str, str] = {CUDA: "cuda", TENSORRT: "tensorrt"}
-LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    CUDA: ("libcuda.so.1", "libonnxruntime_providers_cuda.so"),
-    TENSORRT: ("libcuda.so.1", "libnvinfer.so.10", "libonnxruntime_providers_tensorrt.so"),
-}
 
 
 def providers(manifest: Manifest, gpu: int, options: CudaOptions) -> list[Any]:
@@ -114,7 +113,11 @@ def providers(manifest: Manifest, gpu: int, options: CudaOptions) -> list[Any]:
     }
     if options.tensorrt_cache is None:
         return [(CUDA, cuda), CPU]
-    return [(TENSORRT, _tensorrt(manifest, gpu, options, options.tensorrt_cache)), (CUDA, cuda), CPU]
+    return [
+        (TENSORRT, _tensorrt(manifest, gpu, options, options.tensorrt_cache)),
+        (CUDA, cuda),
+        CPU,
+    ]
 
 
 def _tensorrt(manifest: Manifest, gpu: int, options: CudaOptions, cache: Path) -> dict[str, str]:
@@ -123,7 +126,7 @@ def _tensorrt(manifest: Manifest, gpu: int, options: CudaOptions, cache: Path) -
     least = geometry.smallest_edge
     most = geometry.edge_at_most(max(options.largest_edge, geometry.smallest_tiling_edge))
     smallest, largest = (
-        f"tile:{batch}x{channels}x{edge}x{edge}" for batch, edge in ((1, least), (TILES_A_RUN, most))
+        f"tile:{batch}x{channels}x{edge}x{edge}" for batch, edge in ((1, least), (MOST_TILES, most))
     )
     return {
         "device_id": str(gpu),
@@ -138,11 +141,13 @@ def _tensorrt(manifest: Manifest, gpu: int, options: CudaOptions, cache: Path) -
 
 
 def _graph_for(data: bytes, manifest: Manifest, options: CudaOptions) -> tuple[bytes, str]:
-    """Give what is opened, and what it computes in; quantised graphs are left as they are."""
+    """Give what is opened, and what it computes in."""
     if manifest.precision == "int8":
-        return data, "int8"
+        if options.tensorrt_cache is not None:
+            raise DeviceError(f"{manifest.name} is int8, which is not given to TensorRT.")
+        return data, "fp32"  # CUDA turns int8 into float32 before it computes
     if options.precision == "fp32":
-        return data, "fp32"
+        return data, "fp32" if options.tensorrt_cache is None else "tf32"  # as TensorRT may
     try:
         return in_float16(data), "fp16"
     except ValueError as exc:

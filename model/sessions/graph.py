@@ -42,7 +42,9 @@ def node(kind: str, inputs: Sequence[str], output: str, **numbers: int) -> tuple
 def scalar(name: str, number: np.float32 | np.int64) -> tuple[int, bytes]:
     """Encode a constant without dimensions, as a field of a graph."""
     return INITIALIZER, message(
-        (TENSOR_TYPE, TYPES[number.dtype.name]), (TENSOR_NAME, name), (TENSOR_BYTES, number.tobytes())
+        (TENSOR_TYPE, TYPES[number.dtype.name]),
+        (TENSOR_NAME, name),
+        (TENSOR_BYTES, number.tobytes()),
     )
 
 

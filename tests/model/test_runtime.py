@@ -20,12 +20,16 @@ SMALL = Architecture(base_channels=4)
 class FakeSession:
     """A session that runs where it is told to have ended up."""
 
-    def __init__(self, real: Any, providers: list[str]) -> None:
+    def __init__(self, real: Any, providers: list[str], options: dict[str, Any]) -> None:
         self._real = real
         self._providers = providers
+        self._options = options
 
     def get_providers(self) -> list[str]:
         return self._providers
+
+    def get_provider_options(self) -> dict[str, Any]:
+        return self._options
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -36,10 +40,17 @@ def pretend_gpu_build(monkeypatch: pytest.MonkeyPatch, ends_up_on: list[str]) ->
     real = onnxruntime.InferenceSession
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    def session(data: bytes, options: Any, providers: list[Any]) -> FakeSession:
+    def session(
+        data: bytes, options: Any, providers: list[Any], enable_fallback: int
+    ) -> FakeSession:
+        assert not enable_fallback
         asked_for_cuda = providers != ["CPUExecutionProvider"]
         opened = real(data, options, providers=["CPUExecutionProvider"])
-        return FakeSession(opened, ends_up_on if asked_for_cuda else ["CPUExecutionProvider"])
+        return FakeSession(
+            opened,
+            ends_up_on if asked_for_cuda else ["CPUExecutionProvider"],
+            dict(entry for entry in providers if isinstance(entry, tuple)),
+        )
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)

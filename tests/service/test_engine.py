@@ -199,7 +199,7 @@ def test_a_gpu_runs_passes_of_two_images_together_where_their_tiles_have_one_sha
 
 def test_an_image_that_fails_does_not_make_the_tiles_of_another_count_twice() -> None:
     runtime = RecordingRuntime("cuda")
-    broken = replace(work(2, tiles=1), canvas=np.zeros((0, 0), np.uint8))
+    broken = replace(work(2, tiles=1), canvas=np.zeros((0, 0, 0)), output="foreground")
     segmented, failed = run_all(runtime, averaged(1, tiles=1)[:3], broken)
     assert runtime.runs == [(1, 2, 1, 1)]
     assert isinstance(failed, InferenceFailed)

@@ -287,6 +287,7 @@ def test_a_model_has_one_line_that_says_its_state(service: Service, runtime: Run
         "name": "tiny",
         "sha256": runtime.artefact.sha256,
         "provider": "cpu",
+        "device": "cpu",
         "precision": "fp32",
     }
     page = service.page()
