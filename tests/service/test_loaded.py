@@ -51,6 +51,14 @@ def test_every_device_is_warmed_up() -> None:
     assert runtimes[0].warmed_up == runtimes[1].warmed_up != []
 
 
+@pytest.mark.parametrize(
+    ("devices", "named"),
+    [(("cpu",), "cpu"), (("cuda:1",), "cuda:1"), (("cuda:0", "cuda:2"), "cuda:0,2")],
+)
+def test_its_device_is_all_that_share_its_tiles(devices: tuple[str, ...], named: str) -> None:
+    assert Loaded([RecordingRuntime(device=each) for each in devices], FEW).device == named
+
+
 @pytest.mark.parametrize("error", [InferenceFailed("no memory"), MemoryError()])
 def test_a_model_that_cannot_warm_up_has_failed(error: Exception) -> None:
     runtime = RecordingRuntime()
