@@ -11,7 +11,7 @@ from model.sessions.protobuf import message
 
 GRAPH = 7
 """The graph, in a model."""
-NODE, INITIALIZER, OUTPUT = 1, 5, 12
+NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
 """In a graph."""
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_TYPE, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_KIND = 1, 3, 20
