@@ -120,7 +120,7 @@ def refuse_two_runtimes() -> None:
 
 def _verified(path: Path, data: bytes) -> Artefact:
     """Read a file, and find it whole, before anything is prepared."""
-    reader = OnnxSession(path, data, optimise=False)
+    reader = OnnxSession(path, data, threads=1, optimise=False)
     manifest = read_manifest(path, reader.metadata)
     verify_ports(path, manifest, reader.inputs, reader.outputs)
     return verify_digest(path, data, manifest, reader.metadata)
