@@ -142,12 +142,18 @@ class Manifest(_Frozen):
 
     def decide(self, logits: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn logits (K, H, W) into a label map (H, W) of class ids."""
-        if self.decision_threshold is None:
+        if self.margin is None:
             labels: NDArray[Any] = np.argmax(logits, axis=0)
         else:
-            bar = math.log(self.decision_threshold / (1 - self.decision_threshold))
-            labels = logits[1] - logits[0] >= np.float32(bar)
+            labels = logits[1] - logits[0] >= self.margin
         return labels.astype(np.uint8)
+
+    @property
+    def margin(self) -> np.float32 | None:
+        """By how much class 1 must exceed class 0, in logits; None lets the largest logit win."""
+        if self.decision_threshold is None:
+            return None
+        return np.float32(math.log(self.decision_threshold / (1 - self.decision_threshold)))
 
 
 class Port(Protocol):

@@ -4,7 +4,6 @@ import logging
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +16,12 @@ from model.artefact import (
     verify_digest,
     verify_ports,
 )
+from model.devices import places_of
 from model.errors import DeviceError, InferenceFailed
-from model.sessions import Provider, Session
-from model.sessions.cuda import open_on_cuda
+from model.sessions import DecidingSession, Provider, Session
+from model.sessions.cuda import DEFAULT, CudaOptions, open_on_cuda
+from model.sessions.decision import decision
 from model.sessions.onnx import OnnxSession
-
-Device = Literal["auto", "cpu", "cuda"]
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +29,28 @@ log = logging.getLogger(__name__)
 class Runtime:
     """A model that is known to run where it says it runs."""
 
-    def __init__(self, path: Path, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, device: str = "auto", threads: int = 0, cuda: CudaOptions = DEFAULT
+    ) -> None:
         """Open and verify an artefact.
 
         Args:
             path: The `.onnx` file.
-            device: `cuda` must be had or it is an error; `auto` takes it where it can be had.
+            device: `cuda`, or `cuda:` and a number, must be had or it is an error; `auto` takes
+                the first GPU where it can be had.
             threads: CPU threads of one inference; 0 is one a core.
+            cuda: How a GPU is used.
 
         Raises:
             ArtefactError: if the file cannot be served; the subclass says why.
             DeviceError: if `cuda` was asked for and would not run the model.
+            ValueError: if the device is none, or several.
         """
+        (place,) = places_of(device)
         refuse_two_runtimes()
         data = read_bytes(path)
-        session = _open(path, data, device, threads)
-        manifest = read_manifest(path, session.metadata)
-        verify_ports(path, manifest, session.inputs, session.outputs)
-        self.artefact: Artefact = verify_digest(path, data, manifest, session.metadata)
-        self._session: Session = session
+        self.artefact: Artefact = _verified(path, data)
+        self._session: Session = _open(self.artefact, data, place, threads, cuda)
 
     @property
     def manifest(self) -> Manifest:
@@ -57,8 +59,18 @@ class Runtime:
 
     @property
     def provider(self) -> Provider:
-        """The device that runs the model, as the session itself says."""
+        """What runs the model, as the session itself says."""
         return self._session.provider
+
+    @property
+    def device(self) -> str:
+        """The device that runs the model, as the session itself says."""
+        return self._session.device
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, whatever its parameters are stored as."""
+        return self._session.precision
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the logits (N, K, H − 2·halo, W − 2·halo) of a batch of tiles (N, C, H, W).
@@ -69,8 +81,23 @@ class Runtime:
         try:
             return self._session.run(tiles)
         except Exception as exc:  # no session documents errors of its own
-            shape = "×".join(map(str, tiles.shape))
-            raise InferenceFailed(f"The runtime failed on a batch of {shape}.") from exc
+            raise _failure(tiles) from exc
+
+    def labels(self, tiles: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Give the label maps (N, H − 2·halo, W − 2·halo) of a batch of tiles (N, C, H, W).
+
+        They are those that the manifest decides for from the logits; a session that decides where
+        the logits are need not copy them.
+
+        Raises:
+            InferenceFailed: if the session does.
+        """
+        if not isinstance(self._session, DecidingSession):
+            return np.stack([self.manifest.decide(logits) for logits in self.run(tiles)])
+        try:
+            return self._session.labels(tiles)
+        except Exception as exc:  # no session documents errors of its own
+            raise _failure(tiles) from exc
 
     def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         """Run empty tiles of one shape, so that no request pays for the first run of it."""
@@ -91,16 +118,38 @@ def refuse_two_runtimes() -> None:
         )
 
 
-def _open(path: Path, data: bytes, device: Device, threads: int) -> OnnxSession:
-    if device == "cpu":
-        return OnnxSession(path, data, threads)
+def _verified(path: Path, data: bytes) -> Artefact:
+    """Read a file, and find it whole, before anything is prepared."""
+    reader = OnnxSession(path, data, threads=1, optimise=False)
+    manifest = read_manifest(path, reader.metadata)
+    verify_ports(path, manifest, reader.inputs, reader.outputs)
+    return verify_digest(path, data, manifest, reader.metadata)
+
+
+def _open(
+    artefact: Artefact, data: bytes, place: str, threads: int, cuda: CudaOptions
+) -> OnnxSession:
+    if place == "cpu":
+        return _open_on_cpu(artefact, data, threads)
+    _, _, number = place.partition(":")
     try:
-        return open_on_cuda(path, data, threads)
+        return open_on_cuda(artefact.path, data, artefact.manifest, int(number or 0), cuda)
     except DeviceError as exc:
-        if device == "cuda":
+        if place != "auto":
             raise
         log.info("running on the CPU: %s", exc)
-        return OnnxSession(path, data, threads)
+        return _open_on_cpu(artefact, data, threads)
+
+
+def _open_on_cpu(artefact: Artefact, data: bytes, threads: int) -> OnnxSession:
+    manifest = artefact.manifest
+    precision = "int8" if manifest.precision == "int8" else "fp32"
+    return OnnxSession(artefact.path, data + decision(manifest), threads, precision=precision)
+
+
+def _failure(tiles: NDArray[np.float32]) -> InferenceFailed:
+    shape = "×".join(map(str, tiles.shape))
+    return InferenceFailed(f"The runtime failed on a batch of {shape}.")
 
 
 def _distributions() -> set[str]:

@@ -26,6 +26,10 @@ Output = Literal["labels", "logits", "probabilities", "foreground"]
 class but class 0, which with two classes are a single map."""
 
 
+Given = Literal["logits", "labels"]
+"""What of a network a canvas is filled with."""
+
+
 class Model(Protocol):
     """What gives logits, and the manifest that says what they mean."""
 
@@ -99,6 +103,11 @@ class Segmentation:
         )
         return cls(manifest, image, manifest.intensity.measure(image), plan, canvas, output)
 
+    @property
+    def given(self) -> Given:
+        """The least that fills the canvas."""
+        return "labels" if self.output == "labels" else "logits"
+
     def read(self, tile: Tile) -> NDArray[np.float32]:
         """Give what the network reads for one tile: (C, h, w)."""
         return self.scale.apply(extract(self.image, tile.input_region))
@@ -111,6 +120,10 @@ class Segmentation:
         else:
             share = self.canvas[(..., *tile.output_region.within(self.plan.region))]
             share += pixels[(..., *tile.crop)] / self.passes
+
+    def write_labels(self, tile: Tile, labels: NDArray[np.uint8]) -> None:
+        """Put what was decided for one tile, (h, w), in its place on a canvas of labels."""
+        place(self.plan, tile, labels, self.canvas)
 
     def complete(self, model: Model) -> None:
         """Run every tile, where no other image waits for the model."""

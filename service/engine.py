@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from model.errors import DeadlinePassed, GeometryError, InferenceFailed, ServiceStopping
 from model.geometry import flops
 from model.planner import plan_tiles
-from model.segmentation import Segmentation
+from model.segmentation import Given, Segmentation
 from model.tiling import Tile
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job, Step
-from service.loaded import Loaded, TileShape
+from service.loaded import MOST_FAILURES, Loaded, TileShape
 
 OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad allocation", "BFCArena")
 """What ONNX Runtime's errors hold where memory ran out."""
@@ -124,6 +124,9 @@ class Engine:
         self._queue: FairQueue[_Waiter, _Pass] = FairQueue()
         self._changed = threading.Condition()
         self._stopping = False
+        self._failures = [0] * devices
+        """Images in a row that each device failed on."""
+        self._retired: set[int] = set()
         self._workers = [
             threading.Thread(
                 target=self._serve, args=(device,), name=f"device {device}", daemon=True
@@ -152,6 +155,11 @@ class Engine:
         with self._changed:
             self._changed.notify_all()
 
+    @property
+    def devices(self) -> int:
+        """How many devices take turns."""
+        return len(self._workers) - len(self._retired)
+
     def backlog(self) -> Backlog:
         """Say what waits."""
         with self._changed:
@@ -161,7 +169,7 @@ class Engine:
         """Say what every image that waits still asks for."""
         with self._changed:
             waiting = tuple(_demand(job) for job in self._queue if not job.abandoned)
-        return Forecast(waiting, len(self._workers))
+        return Forecast(waiting, self.devices)
 
     async def segment(
         self, model: Loaded, *passes: Segmentation, deadline: float | None = None
@@ -195,14 +203,14 @@ class Engine:
             job.abandoned = True
 
     def _serve(self, device: int) -> None:
-        while turn := self._next_turn():
+        while turn := self._next_turn(device):
             self._run(device, turn)
             del turn  # an image is not held until the next one comes
 
-    def _next_turn(self) -> _Turn:
+    def _next_turn(self, device: int) -> _Turn:
         """Wait for work and take one batch of it; nothing is the end."""
         with self._changed:
-            while not self._stopping:
+            while not self._stopping and device not in self._retired:
                 for job in self._queue.drop():
                     _fail(job, DeadlinePassed("The request's deadline passed before its turn."))
                 if turn := self._queue.take(_most_tiles, _is_warming_up):
@@ -212,18 +220,21 @@ class Engine:
 
     def _run(self, device: int, turn: _Turn) -> None:
         """Run tiles of one kind; what fails is halved until it is known whose fault it is."""
-        model, _ = _kind(turn[0][1].kind)
+        model, _, given = _kind(turn[0][1].kind)
+        runtime = model.runtimes[device]
+        run = runtime.labels if given == "labels" else runtime.run
         began = time.perf_counter()
         try:
             tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
-            outputs = list(zip(turn, model.runtimes[device].run(tiles), strict=True))
+            outputs = list(zip(turn, run(tiles), strict=True))
         except Exception as exc:  # whatever it is, the worker lives on for the other images
             log.warning("a turn of %d tile(s) failed", len(turn), exc_info=True)
             self._recover(device, turn, exc)
             return
-        for (job, step), logits in outputs:
-            _write(job, step.item, logits)
+        for (job, step), output in outputs:
+            _write(job, step.item, output)
         seconds = time.perf_counter() - began
+        self._failures[device] = 0
         model.note_turn(sum(step.work for _, step in turn), seconds)
         self.observe(_report(turn, "done"))
         for job, _ in turn:
@@ -233,7 +244,7 @@ class Engine:
                 job.owner.finish()
 
     def _recover(self, device: int, turn: _Turn, cause: Exception) -> None:
-        model, shape = _kind(turn[0][1].kind)
+        model, shape, _ = _kind(turn[0][1].kind)
         out_of_memory = _is_out_of_memory(cause)
         self.observe(_report(turn, "out-of-memory" if out_of_memory else "failed"))
         if out_of_memory:
@@ -250,24 +261,43 @@ class Engine:
             for part in smaller:
                 self._run(device, [(job, part)])
             return
-        model.note_failure()
+        if not self._retire(device):
+            model.note_failure()
         _fail(job, _failure(cause))
+
+    def _retire(self, device: int) -> bool:
+        """Count a failure against a device, if there are others; give whether that was done.
+
+        After several in a row it takes no more turns: what fails is fast, and would take them all.
+        """
+        with self._changed:
+            if self.devices == 1:
+                return False
+            self._failures[device] += 1
+            if self._failures[device] == MOST_FAILURES:
+                log.error(
+                    "device %d failed on %d images in a row: it takes no more turns",
+                    device,
+                    MOST_FAILURES,
+                )
+                self._retired.add(device)
+            return True
 
 
 def _step(model: Loaded, work: Segmentation, tile: Tile) -> Step[_Pass]:
     shape = tile.input_region.shape
     cost = flops(model.manifest.architecture, shape)
-    return Step(_Pass(work, tile), (model, shape), cost)
+    return Step(_Pass(work, tile), (model, shape, work.given), cost)
 
 
 def _demand(job: _Job) -> Demand:
-    model, _ = _kind(next(iter(job.kinds)))
+    model, _, _ = _kind(next(iter(job.kinds)))
     pixels = sum(prod(work.plan.region.shape) for work in job.owner.passes)
     return Demand(pixels, job.work, model.work_a_second)
 
 
 def _report(turn: _Turn, outcome: Outcome) -> TurnReport:
-    model, shape = _kind(turn[0][1].kind)
+    model, shape, _ = _kind(turn[0][1].kind)
     written = sum(prod(step.item.tile.output_region.shape) for _, step in turn)
     return TurnReport(model.manifest.name, outcome, len(turn), len(turn) * prod(shape), written)
 
@@ -286,25 +316,26 @@ def _divide(model: Loaded, step: Step[_Pass]) -> list[Step[_Pass]]:
     return [_step(model, taken.work, tile) for tile in plan.tiles]
 
 
-def _kind(kind: Hashable) -> tuple[Loaded, TileShape]:
+def _kind(kind: Hashable) -> tuple[Loaded, TileShape, Given]:
     """Read what `_step` wrote."""
-    return cast("tuple[Loaded, TileShape]", kind)
+    return cast("tuple[Loaded, TileShape, Given]", kind)
 
 
 def _most_tiles(kind: Hashable, waiting: int) -> int:
-    model, shape = _kind(kind)
+    model, shape, _ = _kind(kind)
     return model.most_tiles(shape, waiting)
 
 
 def _is_warming_up(kind: Hashable) -> bool:
-    model, _ = _kind(kind)
+    model, _, _ = _kind(kind)
     return model.state == "warming-up"
 
 
-def _write(job: _Job, taken: _Pass, logits: NDArray[np.float32]) -> None:
+def _write(job: _Job, taken: _Pass, output: NDArray[Any]) -> None:
     """Write a tile once: what is averaged would be counted twice."""
+    work = taken.work
     try:
-        taken.work.write(taken.tile, logits)
+        (work.write_labels if work.given == "labels" else work.write)(taken.tile, output)
     except Exception as exc:  # whatever it is, the worker lives on for the other images
         log.exception("a tile could not be written")
         _fail(job, _failure(exc))

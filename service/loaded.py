@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -14,11 +14,13 @@ from model.geometry import flops
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
+from model.sessions.cuda import MOST_TILES
 from service.schemas import LoadedState
 
-TILES_A_RUN = {"cpu": 1, "cuda": 4}
-"""A CPU gains nothing from a batch; what a GPU gains, its warm-up finds out."""
-MOST_TILES_A_RUN = 16
+TILES_A_RUN: Mapping[Provider, int] = {"cpu": 1, "cuda": 4, "tensorrt": MOST_TILES}
+"""Before a warm-up. A CPU gains nothing from a batch; what a GPU gains, its warm-up finds out."""
+MOST_TILES_A_RUN: Mapping[Provider, int] = {"cpu": 1, "cuda": 16, "tensorrt": MOST_TILES}
+"""What a warm-up tries at most."""
 GAIN = 1.05
 """What twice as many tiles a run must add to the speed of a device, or it is not worth its
 memory, nor the time that other images wait."""
@@ -71,8 +73,20 @@ class Loaded:
 
     @property
     def provider(self) -> Provider:
-        """The device that runs the model, as its session says."""
+        """What runs the model, as its session says."""
         return self.runtimes[0].provider
+
+    @property
+    def device(self) -> str:
+        """The devices that run the model, as their sessions say: `cpu`, or as in `cuda:0,2`."""
+        kind, *_ = self.runtimes[0].device.split(":")
+        numbers = [runtime.device.partition(":")[2] for runtime in self.runtimes]
+        return f"{kind}:{','.join(numbers)}" if any(numbers) else kind
+
+    @property
+    def precision(self) -> str:
+        """What the model is computed in, as its session says."""
+        return self.runtimes[0].precision
 
     @property
     def warm_shapes(self) -> tuple[TileShape, ...]:
@@ -107,13 +121,13 @@ class Loaded:
         else:
             self.state = "ready"
 
-    def most_tiles(self, shape: TileShape, waiting: int = MOST_TILES_A_RUN) -> int:
-        """Give how many tiles of a shape, of those that wait, are run together.
+    def most_tiles(self, shape: TileShape, waiting: int | None = None) -> int:
+        """Give how many tiles of a shape are run together, of those that wait if it is known.
 
         It is a power of two: each number of tiles has to be warmed up.
         """
-        most = min(self._most.get(shape, TILES_A_RUN[self.provider]), waiting)
-        return _powers_of_two(most)[-1]
+        most = self._most.get(shape, TILES_A_RUN[self.provider])
+        return _powers_of_two(most if waiting is None else min(most, waiting))[-1]
 
     def _find_batches(self) -> None:
         """Find how many tiles of each shape are run together, and how fast that is.
@@ -130,8 +144,8 @@ class Loaded:
 
     def _gainful(self, shape: TileShape) -> int:
         """Give the number of tiles of which twice as many are no longer worth it."""
-        runtime, best = self.runtimes[0], 0.0
-        for tiles in _powers_of_two(MOST_TILES_A_RUN):
+        runtime, best, most = self.runtimes[0], 0.0, MOST_TILES_A_RUN[self.provider]
+        for tiles in _powers_of_two(most):
             try:
                 self._speed(runtime, shape, tiles)  # the first run of a shape is not like others
                 speed = self._speed(runtime, shape, tiles)
@@ -142,7 +156,7 @@ class Loaded:
             if speed < GAIN * best:
                 return tiles // 2
             self.work_a_second = best = speed
-        return MOST_TILES_A_RUN
+        return most
 
     def _speed(self, runtime: Runtime, shape: TileShape, tiles: int) -> float:
         """Run empty tiles; give the floating-point operations in a second."""

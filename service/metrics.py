@@ -148,6 +148,7 @@ class _Watched(Collector):
             "Time since the oldest image that waits came.",
             backlog.oldest_age_s,
         )
+        yield gauge("unet_devices", "Devices that take turns.", self.models.engine.devices)
         yield gauge("unet_requests_held", "Requests that are held.", self.admission.requests)
         yield gauge(
             "unet_pixels_held",
@@ -167,9 +168,9 @@ class _Watched(Collector):
         yield self._model_info()
 
     def _model_info(self) -> Metric:
-        names = ["name", "sha256", "provider", "precision", "state"]
+        names = ["name", "sha256", "provider", "device", "precision", "state"]
         info = GaugeMetricFamily("unet_model_info", "The models that are served.", labels=names)
         for model in self.models.served():
-            precision = model.manifest.precision
-            info.add_metric([model.name, model.sha256, model.provider, precision, model.state], 1)
+            ran = [model.provider, model.device, model.precision]
+            info.add_metric([model.name, model.sha256, *ran, model.state], 1)
         return info

@@ -13,6 +13,7 @@ from model.errors import ServiceNotReady, ServiceStopping, UNetError
 from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
+from model.sessions import ON_GPU
 from service.catalogue import Catalogue
 from service.engine import Engine
 from service.loaded import Loaded
@@ -67,8 +68,8 @@ class Models:
         reload = Reload(settings.model_dir, catalogue, partial(open_model, settings=settings))
         reload.open_all()
         for each in catalogue.served.values():
-            log.info("%s: %s on %s", each.path.name, each.name, each.provider)
-        models = cls(catalogue, reload, Engine(), settings.default_model)
+            log.info("%s: %s on %s in %s", each.path.name, each.name, each.device, each.precision)
+        models = cls(catalogue, reload, Engine(len(settings.places)), settings.default_model)
         catalogue.make_room(keep=models.find(None).name)
         return models
 
@@ -163,6 +164,8 @@ class Models:
             ModelState(
                 name=each.name,
                 provider=each.provider,
+                device=each.device,
+                precision=each.precision,
                 state=each.state,
                 tile_shapes=each.loaded.warm_shapes if each.loaded else (),
             )
@@ -189,14 +192,14 @@ class Models:
 
 
 def open_model(path: Path, settings: Settings) -> Loaded:
-    """Verify an artefact and open it on the device.
+    """Verify an artefact and open it on every device that the settings name.
 
     Raises:
         ArtefactError: if it cannot be served.
-        DeviceError: if the device that was asked for cannot be had.
+        DeviceError: if a device cannot be had.
     """
-    runtime = Runtime(path, settings.device, settings.threads)
-    return Loaded([runtime], tile_shapes(runtime, settings.tile_edge))
+    runtimes = [Runtime(path, place, settings.threads, settings.cuda) for place in settings.places]
+    return Loaded(runtimes, tile_shapes(runtimes[0], settings.tile_edge))
 
 
 def model_used(model: Loaded) -> ModelUsed:
@@ -205,7 +208,8 @@ def model_used(model: Loaded) -> ModelUsed:
         name=model.manifest.name,
         sha256=model.artefact.sha256,
         provider=model.provider,
-        precision=model.manifest.precision,
+        device=model.device,
+        precision=model.precision,
     )
 
 
@@ -213,7 +217,7 @@ def tile_shapes(runtime: Runtime, largest_edge: int) -> TileShapes:
     """Say what tiles may be: a GPU prepares few shapes, a CPU takes each as it comes."""
     geometry = runtime.manifest.geometry
     edge = _usable(largest_edge, geometry)
-    if runtime.provider == "cuda":
+    if runtime.provider in ON_GPU:
         return TileShapes.fixed(geometry, edge)
     return TileShapes(geometry.edge_at_most(edge) ** 2)
 

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 class _NameTaken(ManifestInvalid):
     """Another file has the name already."""
 
-    def __init__(self, name: str, holder: str, file: str) -> None:
-        super().__init__(f"{file} is named {name}, as is {holder}, which stays.")
+    def __init__(self, text: str, name: str = "") -> None:
+        super().__init__(text)
         self.name = name
 
 
@@ -152,7 +152,10 @@ class Reload:
     def _refuse_rival(self, fresh: Served) -> None:
         holder = self._catalogue.served.get(fresh.name)
         if holder and holder.path != fresh.path and Stamp.of(holder.path):
-            raise _NameTaken(fresh.name, holder.path.name, fresh.path.name)
+            text = (
+                f"{fresh.path.name} is named {fresh.name}, as is {holder.path.name}, which stays."
+            )
+            raise _NameTaken(text, fresh.name)
 
     def _warm_up(self, fresh: Served) -> None:
         if fresh.loaded is None:

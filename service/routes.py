@@ -280,6 +280,8 @@ def answer_headers(model: Loaded, asked: Asked) -> dict[str, str]:
         "X-Model": model.manifest.name,
         "X-Model-SHA256": model.artefact.sha256,
         "X-Model-Provider": model.provider,
+        "X-Model-Device": model.device,
+        "X-Model-Precision": model.precision,
         "X-Output": asked.output,
         "X-Averaging": asked.averaging,
     }

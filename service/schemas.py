@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.artefact import Averaging, Manifest, Precision
+from model.artefact import Averaging, Manifest
 from model.segmentation import Wanted
 from model.sessions import Provider
 
@@ -42,8 +42,11 @@ class ModelUsed(BaseModel):
 
     name: str
     sha256: str = Field(description="Digest of the artefact.")
-    provider: Provider = Field(description="The device, as the session itself says.")
-    precision: Precision
+    provider: Provider = Field(description="What ran it, as the session itself says.")
+    device: str = Field(description="`cpu`, or GPUs by their numbers, as in `cuda:0`.")
+    precision: str = Field(
+        description="What was computed in; the manifest says what the parameters are stored as."
+    )
 
 
 class RunLength(BaseModel):
@@ -93,6 +96,8 @@ class ServedModel(BaseModel):
     name: str
     sha256: str
     provider: Provider
+    device: str
+    precision: str = Field(description="What is computed in.")
     state: ServedState = Field(
         description="`unloaded` is let go for want of memory; the next request opens it again."
     )
@@ -142,6 +147,8 @@ class ModelState(BaseModel):
 
     name: str
     provider: Provider
+    device: str
+    precision: str = Field(description="What is computed in.")
     state: ServedState
     tile_shapes: tuple[tuple[int, int], ...] = Field(
         description="Tiles that are warmed up, height and width in px."

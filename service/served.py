@@ -23,14 +23,18 @@ class Served:
     stamp: Stamp
     artefact: Artefact
     provider: Provider
-    """The device that runs it, or did before it was let go."""
+    """What runs it, or did before it was let go."""
+    device: str
+    precision: str
+    """What it is computed in."""
     loaded: Loaded | None
     """None is let go until somebody asks for it."""
 
     @classmethod
     def of(cls, path: Path, stamp: Stamp, loaded: Loaded) -> Self:
         """Serve a model that was opened."""
-        return cls(path, stamp, loaded.artefact, loaded.provider, loaded)
+        ran = loaded.provider, loaded.device, loaded.precision
+        return cls(path, stamp, loaded.artefact, *ran, loaded)
 
     @property
     def manifest(self) -> Manifest:
@@ -58,6 +62,8 @@ class Served:
             name=self.name,
             sha256=self.sha256,
             provider=self.provider,
+            device=self.device,
+            precision=self.precision,
             state=self.state,
             manifest=self.manifest,
         )

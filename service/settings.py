@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.runtime import Device
+from model.devices import check_device, places_of
 from model.segmentation import DEFAULT_TILE_EDGE
+from model.sessions.cuda import CudaOptions, GpuPrecision
 
 PRETRAINED = Path(__file__).parents[1] / "model" / "pretrained"
 
@@ -31,8 +32,15 @@ class Settings(BaseSettings):
     """Address to listen on; 0.0.0.0 is every one."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
-    device: Device = "auto"
-    """auto, cpu or cuda; cuda refuses to start where CUDA does not run the models."""
+    device: Annotated[str, AfterValidator(check_device)] = "auto"
+    """auto, cpu, cuda, or GPUs by their numbers, as in cuda:0,2, which share all work; cuda is the
+    first GPU. What names cuda refuses to start where that does not run the models; auto takes the
+    first GPU or else the CPU."""
+    gpu_precision: GpuPrecision = "fp32"
+    """What GPUs compute in: fp32 is true float32, without TF32; fp16 uses their tensor cores, and
+    labels may differ where two classes are nearly as likely."""
+    tensorrt_cache: Path | None = None
+    """Folder for TensorRT's engines: GPUs then run the models by TensorRT, or refuse to start."""
     model_dir: Path = PRETRAINED
     """Folder of .onnx artefacts."""
     reload_every_s: Annotated[float, Field(ge=0)] = 5.0
@@ -67,3 +75,17 @@ class Settings(BaseSettings):
     """An image that takes longer to decode, from its turn on, is given up."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
     """Time to finish what is in flight after SIGTERM."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Each place that runs the models."""
+        return places_of(self.device)
+
+    @property
+    def cuda(self) -> CudaOptions:
+        """How GPUs are used."""
+        return CudaOptions(
+            precision=self.gpu_precision,
+            tensorrt_cache=self.tensorrt_cache,
+            largest_edge=self.tile_edge,
+        )

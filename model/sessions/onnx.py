@@ -12,15 +12,25 @@ from model.artefact import Port
 from model.errors import ArtefactDamaged
 from model.sessions import Provider
 
+TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+
+PROVIDERS: Mapping[str, Provider] = {TENSORRT: "tensorrt", CUDA: "cuda", CPU: "cpu"}
 
 
 class OnnxSession:
     """ONNX Runtime, with a graph opened."""
 
     def __init__(
-        self, path: Path, data: bytes, threads: int = 0, providers: Sequence[Any] = (CPU,)
+        self,
+        path: Path,
+        data: bytes,
+        threads: int = 0,
+        providers: Sequence[Any] = (CPU,),
+        *,
+        precision: str = "fp32",
+        optimise: bool = True,
     ) -> None:
         """Open a graph.
 
@@ -30,6 +40,8 @@ class OnnxSession:
             threads: CPU threads of one inference; 0 is one a core.
             providers: What may run it, the most wanted first; ONNX Runtime passes over what it
                 cannot have, so ask for `provider` afterwards.
+            precision: What the graph computes in.
+            optimise: Prepare it to run fast; without, it is open soon, to be read.
 
         Raises:
             ArtefactDamaged: if that is no graph.
@@ -37,12 +49,16 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_mem_pattern = False  # tiles have many shapes; one pattern each would add up
         # Threads that spin between runs would take the cores from everything else.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._precision = precision
         try:
+            # With its fallback, it would go on by the CPU where the GPU fails, and print that.
             self._session: Any = onnxruntime.InferenceSession(
-                data, options, providers=list(providers)
+                data, options, providers=list(providers), enable_fallback=0
             )
         except Exception as exc:  # ONNX Runtime documents no errors of its own
             raise ArtefactDamaged(
@@ -51,8 +67,21 @@ class OnnxSession:
 
     @property
     def provider(self) -> Provider:
+        """What runs the graph, as the session itself says."""
+        return PROVIDERS[self._session.get_providers()[0]]
+
+    @property
+    def device(self) -> str:
         """The device that runs the graph, as the session itself says."""
-        return "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+        first = self._session.get_providers()[0]
+        if first == CPU:
+            return "cpu"
+        return f"cuda:{self._session.get_provider_options()[first]['device_id']}"
+
+    @property
+    def precision(self) -> str:
+        """What the graph computes in."""
+        return self._precision
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -76,3 +105,8 @@ class OnnxSession:
         """Give the logits (N, K, H − 2·halo, W − 2·halo) of a batch of tiles (N, C, H, W)."""
         logits: NDArray[np.float32] = self._session.run(["logits"], {"tile": tiles})[0]
         return logits
+
+    def labels(self, tiles: NDArray[np.float32], /) -> NDArray[np.uint8]:
+        """Give the label maps (N, H − 2·halo, W − 2·halo) of a graph that makes the decision."""
+        labels: NDArray[np.uint8] = self._session.run(["labels"], {"tile": tiles})[0]
+        return labels

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.architecture import Architecture
-from model.artefact import Manifest
+from model.artefact import Artefact
 from model.intensity import IntensityScale
 from model.planner import TileShapes
 from model.runtime import Runtime
@@ -27,21 +28,29 @@ Batch = tuple[int, ...]
 class RecordingRuntime(Runtime):
     """Gives class 1 everywhere, and records what it was asked to run."""
 
-    def __init__(self, provider: Provider = "cpu") -> None:
+    def __init__(self, provider: Provider = "cpu", device: str = "") -> None:
         self.runs: list[Batch] = []
+        self.decided: list[Batch] = []
+        """Those runs that were asked for labels."""
         self.shapes: list[tuple[int, ...]] = []
         self.warmed_up: list[tuple[tuple[int, int], int]] = []
         self.before_run: Callable[[Batch], None] = lambda _: None
         self.before_warm_up: Callable[[], None] = lambda: None
+        self.artefact = Artefact(Path("recording.onnx"), "0" * 64, MANIFEST)
         self._provider = provider
-
-    @property
-    def manifest(self) -> Manifest:
-        return MANIFEST
+        self._device = device
 
     @property
     def provider(self) -> Provider:
         return self._provider
+
+    @property
+    def device(self) -> str:
+        return self._device or ("cpu" if self._provider == "cpu" else "cuda:0")
+
+    @property
+    def precision(self) -> str:
+        return "fp32"
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         batch = tuple(round(100 * float(tile[0, 0, 0])) for tile in tiles)
@@ -53,6 +62,11 @@ class RecordingRuntime(Runtime):
         logits = np.zeros((count, 2, height - 2 * halo, width - 2 * halo), np.float32)
         logits[:, 1] = 1
         return logits
+
+    def labels(self, tiles: NDArray[np.float32]) -> NDArray[np.uint8]:
+        logits = self.run(tiles)
+        self.decided.append(self.runs[-1])
+        return np.array([MANIFEST.decide(each) for each in logits], np.uint8)
 
     def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         self.before_warm_up()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from model.artefact import Artefact, Manifest
+from model.artefact import Artefact
 from model.errors import ArtefactDamaged
 from service.catalogue import Catalogue
 from service.engine import Engine
@@ -28,10 +28,6 @@ class ShelfRuntime(RecordingRuntime):
         super().__init__()
         manifest = MANIFEST.model_copy(update={"name": name})
         self.artefact = Artefact(path, hashlib.sha256(data).hexdigest(), manifest)
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.artefact.manifest
 
 
 class Shelf:

@@ -230,10 +230,10 @@ def test_a_good_request_is_answered_after_a_fault_of_ours(broken: TestClient) ->
 def failing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     """Give a client of a service whose model fails."""
 
-    def run(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise InferenceFailed(SECRET)
 
-    monkeypatch.setattr(Runtime, "run", run)
+    monkeypatch.setattr(Runtime, "labels", fail)
     return client
 
 

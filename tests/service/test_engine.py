@@ -201,7 +201,7 @@ def test_a_gpu_runs_passes_of_two_images_together_where_their_tiles_have_one_sha
 
 def test_an_image_that_fails_does_not_make_the_tiles_of_another_count_twice() -> None:
     runtime = RecordingRuntime("cuda")
-    broken = replace(work(2, tiles=1), canvas=np.zeros((0, 0), np.uint8))
+    broken = replace(work(2, tiles=1), canvas=np.zeros((0, 0, 0)), output="foreground")
     segmented, failed = run_all(runtime, averaged(1, tiles=1)[:3], broken)
     assert runtime.runs == [(1, 2, 1, 1)]
     assert isinstance(failed, InferenceFailed)
@@ -505,6 +505,89 @@ def test_two_devices_share_one_image() -> None:
 
     assert (asyncio.run(submit()).work.canvas == 1).all()
     assert [len(runtime.runs) for runtime in runtimes] == [3, 3]
+
+
+def broken(runtime: RecordingRuntime) -> RecordingRuntime:
+    """Let a runtime fail on whatever it is given."""
+
+    def fail(_: Batch) -> None:
+        raise InferenceFailed("The device is lost.")
+
+    runtime.before_run = fail
+    return runtime
+
+
+async def run_one_by_one(engine: Engine, model: Loaded, images: int) -> list[Any]:
+    """Segment images of one tile, each after the other."""
+    return [
+        (await asyncio.gather(engine.segment(model, work(each, 1)), return_exceptions=True))[0]
+        for each in range(images)
+    ]
+
+
+def two_devices(*runtimes: RecordingRuntime) -> tuple[Engine, Loaded]:
+    model = Loaded(runtimes, square(EDGE))
+    model.state = "ready"
+    return Engine(devices=2), model
+
+
+def test_a_device_that_keeps_failing_stops_and_the_other_goes_on() -> None:
+    lost, sound = broken(RecordingRuntime()), RecordingRuntime()
+    engine, model = two_devices(lost, sound)
+
+    async def submit() -> list[Any]:
+        engine.start()
+        try:
+            _, may_go_on = held(sound)  # so the other has to take all images but one
+            images = [engine.segment(model, work(each, 1)) for each in range(MOST_FAILURES + 1)]
+            first = asyncio.gather(*images, return_exceptions=True)
+            async with asyncio.timeout(10):
+                while engine.devices == 2:
+                    await asyncio.sleep(0.001)
+                may_go_on.set()
+                return [*await first, *await run_one_by_one(engine, model, 4)]
+        finally:
+            engine.stop()
+
+    outcomes = asyncio.run(submit())
+    failed = [each for each in outcomes if isinstance(each, InferenceFailed)]
+    assert len(failed) == MOST_FAILURES
+    assert all(isinstance(each, Segmented) for each in outcomes[-4:])
+    assert engine.devices == 1
+    assert model.state == "ready"
+
+
+def test_the_last_device_goes_on_and_its_failures_are_those_of_the_model() -> None:
+    runtimes = broken(RecordingRuntime()), broken(RecordingRuntime())
+    engine, model = two_devices(*runtimes)
+
+    async def submit() -> list[Any]:
+        engine.start()
+        try:
+            async with asyncio.timeout(10):
+                return await run_one_by_one(engine, model, 3 * MOST_FAILURES)
+        finally:
+            engine.stop()
+
+    assert all(isinstance(each, InferenceFailed) for each in asyncio.run(submit()))
+    assert engine.devices == 1
+    assert model.state == "failed"
+
+
+def test_where_labels_are_all_that_is_asked_for_the_device_is_asked_for_labels() -> None:
+    runtime = RecordingRuntime()
+    run_all(
+        runtime, work(1, tiles=2), averaged(2, tiles=1)[:1], replace(work(3, 1), output="labels")
+    )
+    assert sorted(runtime.runs) == [(1,), (1,), (2,), (3,)]
+    assert sorted(runtime.decided) == [(1,), (1,), (3,)]
+
+
+def test_tiles_that_are_asked_different_things_are_not_run_together() -> None:
+    runtime = RecordingRuntime("cuda")
+    run_all(runtime, work(1, tiles=1), averaged(2, tiles=1)[:2], work(3, tiles=1))
+    assert runtime.runs == [(1, 3), (2, 2)]
+    assert runtime.decided == [(1, 3)]
 
 
 def short_of_memory(runtime: RecordingRuntime, pixels: int) -> RecordingRuntime:

@@ -16,6 +16,8 @@ from tests.service.recording import EDGE, FEW, MANIFEST, OTHER_EDGE, RecordingRu
 
 SMALLEST = MANIFEST.geometry.smallest_tiling_edge
 
+MOST = MOST_TILES_A_RUN["cuda"]
+
 
 def warmed_up(*runtimes: RecordingRuntime, shapes: TileShapes = FEW) -> Loaded:
     model = Loaded(runtimes, shapes)
@@ -73,7 +75,13 @@ SMALL, LARGE = (EDGE, EDGE), (OTHER_EDGE, EDGE)
 
 @pytest.mark.parametrize(
     ("filling", "tiles"),
-    [(1, 1), (2 * EDGE**2, 2), (5 * EDGE**2, 8), (8 * EDGE**2, 8), (10**9, MOST_TILES_A_RUN)],
+    [
+        (1, 1),
+        (2 * EDGE**2, 2),
+        (5 * EDGE**2, 8),
+        (8 * EDGE**2, 8),
+        (10**9, MOST),
+    ],
 )
 def test_a_gpu_runs_as_many_tiles_together_as_it_gains_by(filling: int, tiles: int) -> None:
     assert Device(filling).warmed_up(square(EDGE)).most_tiles(SMALL) == tiles
@@ -101,7 +109,7 @@ def test_a_gpu_is_warmed_up_with_every_number_of_tiles_that_it_is_given() -> Non
     given = {
         (shape, model.most_tiles(shape, waiting))
         for shape in FEW.all
-        for waiting in range(1, 2 * MOST_TILES_A_RUN)
+        for waiting in range(1, 2 * MOST)
     }
     assert given <= set(device.runs)
     assert {tiles for _, tiles in given} == {1, 2, 4, 8}
@@ -124,6 +132,14 @@ def test_every_device_is_warmed_up() -> None:
     runtimes = RecordingRuntime(), RecordingRuntime()
     warmed_up(*runtimes)
     assert runtimes[0].warmed_up == runtimes[1].warmed_up != []
+
+
+@pytest.mark.parametrize(
+    ("devices", "named"),
+    [(("cpu",), "cpu"), (("cuda:1",), "cuda:1"), (("cuda:0", "cuda:2"), "cuda:0,2")],
+)
+def test_its_device_is_all_that_share_its_tiles(devices: tuple[str, ...], named: str) -> None:
+    assert Loaded([RecordingRuntime(device=each) for each in devices], FEW).device == named
 
 
 @pytest.mark.parametrize("error", [InferenceFailed("no memory"), MemoryError()])

@@ -51,6 +51,9 @@ class FakeRuntime(Runtime):
         inner = [edge - 2 * self.manifest.geometry.halo for edge in edges]
         return np.zeros((count, self.manifest.architecture.num_classes, *inner), np.float32)
 
+    def labels(self, tiles: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return self.run(tiles)[:, 0].astype(np.uint8)
+
 
 class Page:
     """One scrape."""
@@ -282,11 +285,16 @@ def test_a_decoder_that_is_given_up_is_counted(
         assert moved(service, "decoders_given_up_total", service.segment) == 1
 
 
+def test_devices_that_take_turns_are_counted(service: Service) -> None:
+    assert service.page()("devices") == 1
+
+
 def test_a_model_has_one_line_that_says_its_state(service: Service, runtime: Runtime) -> None:
     labels = {
         "name": "tiny",
         "sha256": runtime.artefact.sha256,
         "provider": "cpu",
+        "device": "cpu",
         "precision": "fp32",
     }
     page = service.page()

@@ -9,8 +9,10 @@ from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, Servi
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
+from service import models as module
 from service.models import Models, tile_shapes
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
+from tests.service.recording import RecordingRuntime
 
 
 @pytest.fixture
@@ -66,6 +68,23 @@ def test_a_folder_without_artefacts_is_refused(tmp_path: Path) -> None:
 def test_tiles_are_no_larger_than_the_setting_allows(two: Path) -> None:
     for model in Models.open(settings_of(two)).loaded.values():
         assert model.shapes == TileShapes(TILE_EDGE**2)
+
+
+def test_every_device_of_the_settings_runs_every_model(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+
+    def recording(path: Path, place: str, *_: object) -> RecordingRuntime:
+        opened.append((path.name, place))
+        return RecordingRuntime("cuda", place)
+
+    monkeypatch.setattr(module, "Runtime", recording)
+    (two / "2.onnx").unlink()
+    models = Models.open(settings_of(two, device="cuda:1,3"))
+    assert opened == [("1.onnx", "cuda:1"), ("1.onnx", "cuda:3")]
+    assert models.engine.devices == 2
+    assert models.find(None).device == "cuda:1,3"
 
 
 def test_a_gpu_is_given_shapes_that_can_all_be_prepared(

@@ -138,6 +138,7 @@ def test_the_json_names_the_model_that_made_it(client: TestClient, runtime: Runt
         "name": "tiny",
         "sha256": runtime.artefact.sha256,
         "provider": "cpu",
+        "device": "cpu",
         "precision": "fp32",
     }
 
@@ -146,8 +147,9 @@ def test_the_headers_name_the_model_that_made_the_mask(
     client: TestClient, runtime: Runtime
 ) -> None:
     headers = post(client, IMAGE).headers
-    named = [headers[name] for name in ("x-model", "x-model-sha256", "x-model-provider")]
-    assert named == ["tiny", runtime.artefact.sha256, "cpu"]
+    names = "", "-sha256", "-provider", "-device", "-precision"
+    named = [headers[f"x-model{name}"] for name in names]
+    assert named == ["tiny", runtime.artefact.sha256, "cpu", "cpu", "fp32"]
 
 
 def test_the_json_says_where_the_time_went(client: TestClient) -> None:
@@ -256,6 +258,8 @@ def test_models_describes_every_model(client: TestClient, runtime: Runtime) -> N
         "name": "tiny",
         "sha256": runtime.artefact.sha256,
         "provider": "cpu",
+        "device": "cpu",
+        "precision": "fp32",
         "state": "ready",
     }
 
@@ -264,11 +268,12 @@ def test_healthz_says_that_it_is_alive(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "alive"}
 
 
-def test_readyz_names_the_real_provider_and_the_warm_tiles(client: TestClient) -> None:
+def test_readyz_names_what_really_runs_and_the_warm_tiles(client: TestClient) -> None:
     answer = client.get("/readyz").json()
     assert answer["status"] == "ready"
     (state,) = answer["models"]
-    assert (state["name"], state["provider"], state["state"]) == ("tiny", "cpu", "ready")
+    assert (state["name"], state["state"]) == ("tiny", "ready")
+    assert (state["provider"], state["device"], state["precision"]) == ("cpu", "cpu", "fp32")
     assert state["tile_shapes"] == [[TILE_EDGE, TILE_EDGE]]
 
 

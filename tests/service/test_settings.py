@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from pydantic import ValidationError
 
+from model.sessions.cuda import CudaOptions
 from service.settings import Settings
 from tests.conftest import ROOT, MakeArtefact
 
@@ -45,6 +46,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     [
         {"port": 65_536},
         {"device": "tpu"},
+        {"gpu_precision": "tf32"},
         {"tile_edge": 0},
         {"threads": -1},
         {"max_upload_bytes": 0},
@@ -64,6 +66,21 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 def test_a_wrong_setting_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type]  # they are wrong on purpose
+
+
+def test_gpus_are_named_by_their_numbers_and_used_in_one_way(tmp_path: Path) -> None:
+    settings = Settings(
+        device="cuda:0,2", gpu_precision="fp16", tensorrt_cache=tmp_path, tile_edge=700
+    )
+    assert settings.places == ("cuda:0", "cuda:2")
+    assert settings.cuda == CudaOptions(precision="fp16", tensorrt_cache=tmp_path, largest_edge=700)
+    assert Settings(device="cuda").places == ("cuda:0",)
+    assert Settings().cuda.precision == "fp32"
+
+
+def test_a_wrong_device_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ValidationError, match="auto, cpu, cuda, or cuda: and numbers of GPUs"):
+        Settings(device="cuda:a")
 
 
 def test_settings_cannot_be_changed() -> None:
