@@ -1,12 +1,13 @@
 """A server in a process of its own, and requests to it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -51,7 +52,11 @@ def process(
     """
     plain = {name: value for name, value in os.environ.items() if "UNET_SERVICE" not in name}
     running = subprocess.Popen(  # noqa: S603 (our own command)
-        command, cwd=ROOT, env=plain | environment, stdout=sys.stderr
+        command,
+        cwd=ROOT,
+        env=plain | environment,
+        stdout=sys.stderr,
+        process_group=0,  # so that what it started can be ended with it
     )
     try:
         limits = httpx.Limits(max_connections=None)
@@ -65,13 +70,16 @@ def process(
 
 
 def stop(running: "subprocess.Popen[bytes]") -> int:
-    """End a process, and give how it ended."""
+    """End a process and what it has left running; give how it ended."""
     running.terminate()
     try:
-        return running.wait(STOP_TIMEOUT_S)
+        code = running.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         running.kill()
-        return running.wait()
+        code = running.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    return code
 
 
 def free_port() -> int:
