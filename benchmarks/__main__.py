@@ -70,7 +70,8 @@ def measure_apart(name: str, *, quick: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks", "--alone", name, *["--quick"] * quick]
     environment = {key: text for key, text in os.environ.items() if key not in SLOW_KERNELS}
     log = BUILD / f"{name}.log"
-    print(f"{name} …", flush=True)
+    load = os.getloadavg()[0]
+    print(f"{name} …  (load before it: {load:.1f})", flush=True)
     began = time.perf_counter()
     with (
         log.open("w") as stderr,
@@ -91,7 +92,12 @@ def measure_apart(name: str, *, quick: bool) -> dict[str, Any]:
         rows.append(json.loads(Row(name, says=reason).line()))
     seconds = round(time.perf_counter() - began, 1)
     print(f"{name}: {seconds:.0f} s", flush=True)
-    return {"command": f"python -m benchmarks {name}", "seconds": seconds, "rows": rows}
+    return {
+        "command": f"python -m benchmarks {name}",
+        "seconds": seconds,
+        "load": load,
+        "rows": rows,
+    }
 
 
 def measure_alone(name: str, *, quick: bool) -> int:
@@ -120,7 +126,9 @@ def record(families: Sequence[dict[str, Any]], *, quick: bool) -> dict[str, Any]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rows", nargs="*", choices=[*FAMILIES, []], help="all, if none is named")
+    parser.add_argument(
+        "rows", nargs="*", choices=[*FAMILIES, []], metavar="ROWS", help=", ".join(FAMILIES)
+    )
     parser.add_argument("--quick", action="store_true", help="one round, and no large image")
     parser.add_argument("--alone", choices=FAMILIES, help=argparse.SUPPRESS)
     return parser

@@ -55,7 +55,7 @@ def send_all(
 def _take(
     client: httpx.Client, bodies: Sequence[bytes], waiting: "SimpleQueue[int]", path: str
 ) -> list[Sent]:
-    done = []
+    done: list[Sent] = []
     while True:
         try:
             index = waiting.get_nowait()

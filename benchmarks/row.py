@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
@@ -66,15 +67,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _lines(row: Row) -> list[str]:
-    names = wrap(row.name, NAME_WIDTH) or [""]
-    says = wrap(row.says, SAYS_WIDTH) or [""]
-    found = "–" if row.found is None else f"{row.found:.4g}{' ' * bool(row.unit)}{row.unit}"
-    cells = [(found, row.bar, row.verdict)]
-    height = max(len(names), len(says))
-    columns = (names, cells, says)
-    for column, empty in zip(columns, ("", ("", "", ""), ""), strict=True):
-        column.extend([empty] * (height - len(column)))  # type: ignore[arg-type]  # each its own
+    found = "–" if row.found is None else f"{row.found:.4g} {row.unit}".rstrip()
+    number = f"{found:>9}  {row.bar:<8} {row.verdict:<7}"
+    parts = zip_longest(
+        wrap(row.name, NAME_WIDTH), [number], wrap(row.says, SAYS_WIDTH), fillvalue=""
+    )
     return [
-        f"{name:<{NAME_WIDTH}} {number:>9}  {bar:<8} {verdict:<7} {text}".rstrip()
-        for name, (number, bar, verdict), text in zip(*columns, strict=True)
+        f"{name:<{NAME_WIDTH}} {middle:<{len(number)}} {says}".rstrip()
+        for name, middle, says in parts
     ]

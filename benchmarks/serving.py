@@ -15,24 +15,28 @@ import httpx
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "model" / "pretrained" / "em-membranes.onnx"
 """The model that rows are measured with: 1 channel, 32 base channels, depth 4."""
+SERVICE = (sys.executable, "-m", "service")
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
 MOST_TRIES = 1000
 
 
 @contextmanager
-def served(model_dir: Path = MODEL.parent, **settings: object) -> Iterator[httpx.Client]:
-    """Serve a folder of models until the block ends.
+def served(**settings: object) -> Iterator[httpx.Client]:
+    """Serve models until the block ends: those that are shipped, unless a setting says otherwise.
 
     Args:
-        model_dir: The folder.
         settings: Those of the service, by their names.
     """
     port = free_port()
-    wanted = {"model_dir": model_dir, "port": port, "default_model": MODEL.stem} | settings
-    named = {f"UNET_SERVICE_{name.upper()}": str(value) for name, value in wanted.items()}
-    with process([sys.executable, "-m", "service"], named, port, "/readyz") as (client, _):
+    wanted = {"model_dir": MODEL.parent, "default_model": MODEL.stem, "port": port} | settings
+    with process(SERVICE, variables(wanted), port, "/readyz") as (client, _):
         yield client
+
+
+def variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """Give settings of the service as variables of its process."""
+    return {f"UNET_SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def process(
     running = subprocess.Popen(  # noqa: S603 (our own command)
         command,
         cwd=ROOT,
-        env=plain | environment,
+        env={**plain, **environment},
         stdout=sys.stderr,
         process_group=0,  # so that what it started can be ended with it
     )

@@ -1,4 +1,7 @@
-"""A BentoML service around the ONNX file: `bentoml serve benchmarks.peers.bentoml_service:Segment`."""
+"""A BentoML service around the ONNX file.
+
+bentoml serve benchmarks.peers.bentoml_service:Segment
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +12,7 @@ from bentoml.validators import ContentType
 from benchmarks.peers.solver import open_solver
 
 
-@bentoml.service(traffic={"timeout": 600})  # type: ignore[untyped-decorator]  # it is installed where it runs
+@bentoml.service(traffic={"timeout": 600})
 class Segment:
     """An image in, a PNG of labels out."""
 

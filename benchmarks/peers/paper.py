@@ -36,11 +36,13 @@ def encode(labels: NDArray[Any]) -> bytes:
 def segment(pixels: NDArray[np.uint8], run: Run, threshold: float) -> NDArray[np.uint8]:
     """Give the label map of grey pixels (H, W), tile by tile."""
     height, width = pixels.shape
-    low, high = np.percentile(pixels, (0.5, 99.5), method="lower")
+    low, high = map(float, np.percentile(pixels, (0.5, 99.5), method="lower"))
     scaled = np.clip((pixels.astype(np.float32) - (low + high) / 2) / ((high - low) / 2), -1, 1)
     rows, columns = -(-height // SHARE), -(-width // SHARE)
-    beyond = [(HALO, count * SHARE - edge + TILE - SHARE - HALO) for count, edge in
-              ((rows, height), (columns, width))]
+    beyond = [
+        (HALO, count * SHARE - edge + TILE - SHARE - HALO)
+        for count, edge in ((rows, height), (columns, width))
+    ]
     padded = np.pad(scaled, beyond, mode="reflect").astype(np.float32)
     bar = math.log(threshold / (1 - threshold))
     labels = np.zeros((rows * SHARE, columns * SHARE), np.uint8)

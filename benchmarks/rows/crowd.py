@@ -2,8 +2,8 @@
 
 Throughput is that of the whole list. The fair share of an image is the time at which it would be
 done if all images had come at once and the device were shared by work: each other image takes as
-much of the device as this one does, or as it needs itself; and one turn more, since a tile that runs
-is not taken from the device. The device's speed is that which one client had.
+much of the device as this one does, or as it needs itself; and one turn more, since a tile that
+runs is not taken from the device. The device's speed is that which one client had.
 """
 
 import statistics
@@ -77,9 +77,7 @@ def latency_row(edges: Sequence[int], sent: Sequence[Sent], alone_s: float) -> R
     )
 
 
-def fair_shares(
-    edges: Sequence[int], architecture: Architecture, alone_s: float
-) -> list[float]:
+def fair_shares(edges: Sequence[int], architecture: Architecture, alone_s: float) -> list[float]:
     """Give every image's fair share, in s.
 
     Args:
@@ -94,9 +92,7 @@ def fair_shares(
     return [(sum(min(work, other) for other in works) + turn) / speed for work in works]
 
 
-def timed(
-    client: httpx.Client, images: Sequence[bytes], clients: int
-) -> tuple[float, list[Sent]]:
+def timed(client: httpx.Client, images: Sequence[bytes], clients: int) -> tuple[float, list[Sent]]:
     """Send all images, and give how long that took, in s, and what became of each."""
     began = time.perf_counter()
     sent = send(client, images, clients)

@@ -5,11 +5,10 @@ session inside, so that only the frameworks differ. Neither reports its use to a
 """
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import product
 
 import httpx
 
@@ -19,7 +18,7 @@ from benchmarks.peers import environment
 from benchmarks.peers.agreement import require_agreement
 from benchmarks.row import Row
 from benchmarks.serving import MODEL, ROOT, free_port, process, served
-from benchmarks.turns import described, in_turns_cold, ratio
+from benchmarks.turns import Seconds, described, in_turns_cold, ratio
 from model.runtime import Runtime
 
 EDGE, CLIENTS, REQUESTS, ROUNDS = 512, 4, 4, 3
@@ -54,52 +53,43 @@ FRAMEWORKS = (
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure each framework with either tiling; one that fails does not stop the other."""
-    python = environment.python()
-    body = png(sample(EDGE))
+    environment.python()
     with served() as ours:
-        for framework in FRAMEWORKS:
-            for tiling, bar in BARS.items():
-                name = f"throughput: ours / {framework.name} with {tiling}, {EDGE}²"
-                try:
-                    yield row(name, framework, tiling, bar, python, ours, body, quick=quick)
-                except (OSError, RuntimeError, ValueError, httpx.HTTPError) as exc:
-                    print(f"{name}: {exc!r}", file=sys.stderr)
-                    yield Row(name, at_least=bar, says=f"{type(exc).__name__}: {exc}"[:300])
+        for framework, (tiling, bar) in product(FRAMEWORKS, BARS.items()):
+            name = f"throughput: ours / {framework.name} with {tiling}, {EDGE}²"
+            try:
+                seconds = compare(ours, framework, tiling, 1 if quick else ROUNDS)
+            except (OSError, RuntimeError, ValueError, httpx.HTTPError) as exc:
+                yield Row(name, at_least=bar, says=f"{type(exc).__name__}: {exc}"[:300])
+                continue
+            version = environment.version(framework.package)
+            yield Row(
+                name,
+                ratio(seconds, framework.name, "ours"),
+                at_least=bar,
+                says=f"version {version}, {CLIENTS} clients, {REQUESTS} requests a turn: "
+                + described(seconds),
+                numbers={"seconds": seconds},
+            )
 
 
-def row(
-    name: str,
-    framework: Framework,
-    tiling: str,
-    bar: float,
-    python: Path,
-    ours: httpx.Client,
-    body: bytes,
-    *,
-    quick: bool,
-) -> Row:
-    """Measure one framework with one tiling."""
+def compare(ours: httpx.Client, framework: Framework, tiling: str, rounds: int) -> Seconds:
+    """Time one framework with one tiling, in turns with ours."""
     port = free_port()
-    command = [str(python), *(word.replace("PORT", str(port)) for word in framework.words)]
-    with process(command, variables(port, tiling), port, framework.ready) as (theirs, _):
+    command = [str(environment.PYTHON)]
+    command += [word.replace("PORT", str(port)) for word in framework.words]
+    with process(command, told(port, tiling), port, framework.ready) as (theirs, _):
+        body = png(sample(EDGE))
         require_agreement(ours, theirs, body)
         bodies = [body] * REQUESTS
         contestants = {
             framework.name: partial(send_all, theirs, bodies, CLIENTS),
             "ours": partial(send_all, ours, bodies, CLIENTS),
         }
-        seconds = in_turns_cold(contestants, 1 if quick else ROUNDS)
-    return Row(
-        name,
-        ratio(seconds, framework.name, "ours"),
-        at_least=bar,
-        says=f"version {environment.version(framework.package)}, {CLIENTS} clients, "
-        f"{REQUESTS} requests a turn: {described(seconds)}",
-        numbers={"seconds": seconds},
-    )
+        return in_turns_cold(contestants, rounds)
 
 
-def variables(port: int, tiling: str) -> Mapping[str, str]:
+def told(port: int, tiling: str) -> dict[str, str]:
     """Give what a peer's process is told."""
     home = environment.FOLDER / "home"
     home.mkdir(exist_ok=True)

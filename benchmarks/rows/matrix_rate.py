@@ -37,9 +37,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     with served() as client:
         contestants: dict[str, Callable[[], object]] = {
             **products(),
-            "session.run": partial(
-                session.run, ["logits"], {"tile": plan.read(tile)[np.newaxis]}
-            ),
+            "session.run": partial(session.run, ["logits"], {"tile": plan.read(tile)[np.newaxis]}),
             "POST /segment": partial(segment, client, png(pixels)),
         }
         seconds = in_turns(contestants, 1 if quick else ROUNDS)
@@ -80,8 +78,9 @@ def multiply() -> Callable[[NDArray[np.float32], NDArray[np.float32]], object]:
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [MATRIX_EDGE] * 2) for name in "abc"
     ]
-    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product",
-                              ports[:2], ports[2:])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["a", "b"], ["c"])], "product", ports[:2], ports[2:]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

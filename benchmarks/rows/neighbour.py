@@ -42,7 +42,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
         at_most=BAR,
         says=f"p99 {p99['busy']:.3g} s against {p99['idle']:.3g} s, median "
         f"{np.median(busy):.3g} s against {np.median(idle):.3g} s, {count} samples each"
-        + "; the large image was done before the small ones" * (not still),
+        + "; the large image was done before the small ones"
+        * (not still),
         numbers={"idle_s": idle, "busy_s": busy},
     )
 

@@ -45,7 +45,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
 def through_the_service(folder: Path, rounds: int) -> Row:
     """Time requests to one server, which has both files."""
     body = png(sample(EDGE))
-    with served(folder, default_model=NAMES["fp32"]) as client:
+    with served(model_dir=folder, default_model=NAMES["fp32"]) as client:
         contestants = {
             precision: partial(segment, client, body, f"/segment?model={name}")
             for precision, name in NAMES.items()
@@ -68,13 +68,13 @@ def with_openvino(folder: Path, rounds: int) -> Iterator[Row]:
     for precision, (bar, is_able) in bars.items():
         name = f"ONNX Runtime fp32 / OpenVINO {precision}, tile of {TILE_EDGE} px"
         try:
-            theirs = open_with_openvino(folder / f"{'int8' if precision == 'int8' else 'fp32'}.onnx",
-                                        precision)
+            theirs = open_with_openvino(
+                folder / f"{'int8' if precision == 'int8' else 'fp32'}.onnx", precision
+            )
         except ImportError:
             yield Row(name, at_least=bar, says="OpenVINO is not installed: pip install openvino")
             continue
-        tile = np.random.default_rng(0).uniform(-1, 1, (1, 1, TILE_EDGE, TILE_EDGE))
-        tile = tile.astype(np.float32)
+        tile = np.random.default_rng(0).random((1, 1, TILE_EDGE, TILE_EDGE), np.float32)
         contestants = {
             "ONNX Runtime": partial(Runtime(folder / "fp32.onnx", "cpu").run, tile),
             "OpenVINO": partial(theirs, tile),

@@ -3,7 +3,7 @@
 Tiles are made beforehand; the session is ONNX Runtime's, with its own defaults, in this process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import httpx
@@ -34,14 +34,12 @@ def measure(*, quick: bool) -> Iterator[Row]:
                 yield row(session, client, edge, 1 if quick else rounds)
 
 
-def row(
-    session: onnxruntime.InferenceSession, client: httpx.Client, edge: int, rounds: int
-) -> Row:
+def row(session: onnxruntime.InferenceSession, client: httpx.Client, edge: int, rounds: int) -> Row:
     """Measure one size."""
     pixels = sample(edge)
     work = Segmentation.begin(pixels[np.newaxis], Runtime(MODEL, "cpu").manifest, DEFAULT_SHAPES)
     batches = [work.read(tile)[np.newaxis] for tile in work.plan.tiles]
-    contestants = {
+    contestants: dict[str, Callable[[], object]] = {
         "POST /segment": partial(segment, client, png(pixels)),
         "session.run": partial(run_bare, session, batches),
     }
@@ -56,9 +54,7 @@ def row(
     )
 
 
-def run_bare(
-    session: onnxruntime.InferenceSession, batches: list[NDArray[np.float32]]
-) -> None:
+def run_bare(session: onnxruntime.InferenceSession, batches: list[NDArray[np.float32]]) -> None:
     """Run the tiles of a plan."""
     for batch in batches:
         session.run(["logits"], {"tile": batch})

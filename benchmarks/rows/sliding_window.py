@@ -18,7 +18,7 @@ from benchmarks.row import Row
 from benchmarks.serving import MODEL
 from benchmarks.turns import described, in_turns_cold, ratio
 from model.network import UNet
-from model.planner import TileShapes
+from model.planner import TileShapes, plan_tiles
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_SHAPES, segment
 from training.export.parameters import read_parameters
@@ -46,12 +46,12 @@ class SamePadded(UNet):
     def forward(self, tile: Tensor) -> Tensor:
         """Give the logits of (N, C, H, W) at the same height and width."""
         skips, x = [], tile
-        *levels, lowest = self.contracting
-        for level in levels:
-            skips.append(level(x))
+        depth = self.architecture.depth
+        for level in range(depth):
+            skips.append(self.contracting[level](x))
             x = self.pooling(skips[-1])
-        x = lowest(x)
-        for level in reversed(range(self.architecture.depth)):
+        x = self.contracting[depth](x)
+        for level in reversed(range(depth)):
             x = self.expansive[level](torch.cat([skips[level], self.up_convolutions[level](x)], 1))
         logits: Tensor = self.classifier(x)
         return logits
@@ -81,18 +81,26 @@ def measure(*, quick: bool) -> Iterator[Row]:
         )
         theirs = float(np.abs(logits["MONAI"] - whole(network, pixels)).max())
         own = float(np.abs(logits["ours"] - ours(runtime, image, WHOLE)).max())
-        says = "one tile, and one window: neither can have a seam" if edge == ROI else ""
+        tiles, windows = (
+            len(plan_tiles((edge, edge), runtime.manifest.architecture, DEFAULT_SHAPES).tiles),
+            windows_of(edge) ** 2,
+        )
         yield Row(
             f"our seam in the logits, {edge}²",
             own,
             at_most=SEAM_BAR,
-            says=says or f"largest logit {np.abs(logits['ours']).max():.3g}",
+            says=f"{tiles} tile(s); largest logit {np.abs(logits['ours']).max():.3g}",
         )
         yield Row(
             f"MONAI's seam in the logits, {edge}²",
             theirs,
-            says=says or f"largest logit {np.abs(logits['MONAI']).max():.3g}",
+            says=f"{windows} window(s); largest logit {np.abs(logits['MONAI']).max():.3g}",
         )
+
+
+def windows_of(edge: int) -> int:
+    """Count MONAI's windows along an axis, at its default overlap of a quarter."""
+    return 1 + -(-(edge - ROI) // (ROI * 3 // 4))
 
 
 def same_padded() -> SamePadded:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.serving import free_port, process, stop
+from benchmarks.serving import SERVICE, free_port, process, stop, variables
 from benchmarks.soak.cases import Case, Kind, bad_cases, cancelled_cases, good_cases
 from benchmarks.soak.client import send
 from benchmarks.soak.trend import Trend, trend
@@ -46,7 +46,6 @@ ARCHITECTURE = Architecture(in_channels=1, num_classes=3, depth=2, base_channels
 TILE_EDGE = 108
 """So small that most images have several tiles."""
 COLOURS = ("#000000", "#e69f00", "#56b4e9")
-SERVER = [sys.executable, "-m", "service"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def soak(folder: Path, requests: int) -> Outcome:
     path = folder / "tiny.onnx"
     write_artefact(path)
     runtime = Runtime(path, "cpu")
-    cases = {
+    cases: dict[Kind, list[Case]] = {
         "good": list(good_cases(runtime, tile_shapes(runtime, TILE_EDGE))),
         "bad": list(bad_cases()),
         "cancelled": list(cancelled_cases()),
@@ -123,14 +122,13 @@ def soak(folder: Path, requests: int) -> Outcome:
     drawn = draw(cases, requests)
     port = free_port()
     settings = {"port": port, "model_dir": folder, "tile_edge": TILE_EDGE, "device": "cpu"}
-    named = {f"UNET_SERVICE_{name.upper()}": str(value) for name, value in settings.items()}
-    with process(SERVER, named, port, "/readyz") as (client, server):
+    with process(SERVICE, variables(settings), port, "/readyz") as (client, server):
         wrong, samples = send_in_rounds(client, drawn, server.pid)
         held = held_in_the_end(client)
         children = descendants(server.pid)
         exit_code = stop(server)
     orphans = sum(Path("/proc", str(child)).exists() for child in children)
-    counts = Counter(case.kind for case in drawn)
+    counts: dict[str, int] = Counter(case.kind for case in drawn)
     return Outcome(dict(counts), wrong, samples, held, exit_code, orphans)
 
 

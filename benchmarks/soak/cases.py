@@ -1,5 +1,7 @@
-"""The requests of a soak: good ones with their answers, bad ones with their statuses, and those
-whose client leaves."""
+"""The requests of a soak.
+
+Good ones have their answers, bad ones their statuses; of others, the client leaves.
+"""
 
 import io
 import json

@@ -23,7 +23,9 @@ def send(client: httpx.Client, case: Case) -> str:
         return ""
     answer = post(client, case)
     if case.kind == "good":
-        return "" if read(answer) == case.answer else f"{answer.status_code} {answer.content[:200]!r}"
+        return (
+            "" if read(answer) == case.answer else f"{answer.status_code} {answer.content[:200]!r}"
+        )
     is_problem = answer.headers.get("Content-Type") == PROBLEM
     return "" if is_problem and answer.status_code == case.status else f"{answer.status_code}"
 
