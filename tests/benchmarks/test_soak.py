@@ -4,11 +4,16 @@ from pathlib import Path
 
 from benchmarks.soak.__main__ import SHARES, Outcome, soak
 from benchmarks.soak.watch import Usage
+from model.architecture import Architecture
+from tests.service.conftest import write_artefact
 
+SMALL = Architecture(depth=2, base_channels=2)
 REQUESTS = 200
 
 
 def test_no_good_request_fails_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    write_artefact(tmp_path, SMALL)
+
     outcome = soak(tmp_path, REQUESTS)
 
     assert set(outcome.counts) == set(SHARES)
