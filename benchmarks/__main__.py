@@ -51,6 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
         1 if a bar was missed or a row failed, else 0.
     """
     arguments = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended, too
     if arguments.alone:
         return measure_alone(arguments.alone, quick=arguments.quick)
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,6 @@ def measure_apart(name: str, *, quick: bool) -> dict[str, Any]:
 
 def measure_alone(name: str, *, quick: bool) -> int:
     """Measure a family in this process, and print each row as soon as it is there."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended, too
     try:
         for row in importlib.import_module(f"benchmarks.rows.{name}").measure(quick=quick):
             print(row.line(), flush=True)

@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "model" / "pretrained" / "em-membranes.onnx"
 """The model that rows are measured with: 1 channel, 32 base channels, depth 4."""
 SERVICE = (sys.executable, "-m", "service")
+UNHURRIED = {"device": "cpu", "deadline_s": 3600}
+"""Settings of every server: what is slow here is measured, and not refused."""
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
+TIMEOUT_S = 1800
 MOST_TRIES = 1000
 
 
@@ -29,7 +32,8 @@ def served(**settings: object) -> Iterator[httpx.Client]:
         settings: Those of the service, by their names.
     """
     port = free_port()
-    wanted = {"model_dir": MODEL.parent, "default_model": MODEL.stem, "port": port} | settings
+    models = {"model_dir": MODEL.parent, "default_model": MODEL.stem}
+    wanted = models | UNHURRIED | {"port": port} | settings
     with process(SERVICE, variables(wanted), port, "/readyz") as (client, _):
         yield client
 
@@ -65,7 +69,7 @@ def process(
     try:
         limits = httpx.Limits(max_connections=None)
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_S, limits=limits, trust_env=False
         ) as client:
             wait_until_ready(client, running, ready)
             yield client, running

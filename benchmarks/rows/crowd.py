@@ -30,7 +30,6 @@ COUNTS = {256: 32, 512: 20, 768: 8, 1024: 3, 2048: 1}
 ROOM = {
     "max_pending_requests": CLIENTS,
     "max_pending_pixels": 10**9,
-    "deadline_s": 3600,
 }
 """Settings that let all in at once: what is measured is how they share, not who is let in."""
 
@@ -49,7 +48,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     alone = statistics.mean(seconds for seconds, _ in singles)
     pixels = sum(edge**2 for edge in edges)
     yield Row(
-        f"throughput: {CLIENTS} clients / one client, {len(edges)} images of 256² to 2048²",
+        f"throughput: {CLIENTS} clients / one client, {len(edges)} images of 256² to {max(edges)}²",
         alone / crowd,
         at_least=0.95,
         says=f"{pixels / 1e6 / crowd:.3g} and {pixels / 1e6 / alone:.3g} Mpx/s",

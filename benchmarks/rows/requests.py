@@ -19,7 +19,7 @@ from model.runtime import Runtime
 from model.segmentation import DEFAULT_SHAPES, Segmentation
 
 BARS = {512: 1.08, 2048: 1.05, 8192: 1.04}
-ROUNDS = {512: 15, 2048: 3, 8192: 1}
+ROUNDS = {512: 15, 2048: 2, 8192: 1}
 """Image edge in px, and how often both have their turn."""
 LARGE = 8192
 """A turn takes minutes, so none is there to warm up."""

@@ -8,7 +8,7 @@ from benchmarks.row import Row
 from benchmarks.serving import MODEL, served
 from benchmarks.turns import seconds_of
 
-BAR_S, ROUNDS = 2, 5
+BAR_S, ROUNDS = 2, 3
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
