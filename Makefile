@@ -1,6 +1,7 @@
 # make serve   serve the shipped models on 127.0.0.1:8000 (installs the serving set only)
 # make test    linters, types and all tests (installs the training and development sets too)
 # make bench   side-by-side measurements into benchmarks/results/, and a table
+# make soak    5,000 mixed requests to one server, and what they leave behind
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 OTHER := $(if $(filter gpu,$(RUNTIME)),cpu,gpu)
 
-.PHONY: serve test bench clean
+.PHONY: serve test bench soak clean
 
 serve: $(VENV)/.$(RUNTIME)
 	exec $(BIN)/python -m service
@@ -21,9 +22,12 @@ test: $(VENV)/.dev
 	$(BIN)/pytest
 
 bench: $(VENV)/.dev
-	-$(BIN)/python -m benchmarks.serving
+	-$(BIN)/python -m benchmarks
 	-$(BIN)/python -m benchmarks.instances
 	-$(BIN)/python -m benchmarks.training
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak
 
 $(VENV)/.$(RUNTIME): pyproject.toml
 	test ! -e $(VENV)/.$(OTHER) || rm -rf $(VENV)

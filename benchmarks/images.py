@@ -1,0 +1,35 @@
+"""The images that are sent: a micrograph of the repository, laid out to any size."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "samples" / "membranes"
+SAMPLE = FOLDER / "images" / "membranes-000.png"
+
+
+def sample(edge: int) -> NDArray[np.uint8]:
+    """Give (edge, edge) grey pixels."""
+    with Image.open(SAMPLE) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    copies = -(-edge // min(pixels.shape))
+    return np.ascontiguousarray(np.tile(pixels, (copies, copies))[:edge, :edge])
+
+
+def png(pixels: NDArray[Any]) -> bytes:
+    """Write an image as a client would send it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def read_png(data: bytes) -> NDArray[Any]:
+    """Read a label map (H, W) out of an answer."""
+    Image.MAX_IMAGE_PIXELS = None  # our own answers
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture)

@@ -1,0 +1,70 @@
+"""On what it was measured."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+"""Instruction sets that decide how fast a convolution is, as Linux names them."""
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "monai", "uvicorn")
+
+
+def describe() -> dict[str, object]:
+    """Name the processor, its cores and instruction sets, and the software."""
+    return {
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "instructions": [name for name in INSTRUCTIONS if has(name)],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has(instruction: str) -> bool:
+    """Whether the processor has an instruction set."""
+    return instruction in (_cpuinfo("flags") or "").split()
+
+
+def has_vnni() -> bool:
+    """Whether it multiplies integers of 8 bits in one instruction."""
+    return any(map(has, ("avx_vnni", "avx512_vnni", "amx_int8")))
+
+
+def has_bf16() -> bool:
+    """Whether it multiplies bfloat16."""
+    return any(map(has, ("avx512_bf16", "amx_bf16")))
+
+
+def _cpuinfo(key: str) -> str:
+    if not CPUINFO.exists():
+        return ""
+    lines = (line.partition(":") for line in CPUINFO.read_text().splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == key), "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(  # noqa: S603 (our own command)
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Other ways to serve the same network, as their users would write them."""

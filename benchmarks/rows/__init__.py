@@ -1,0 +1,1 @@
+"""The rows of the table, one family a file; each gives `measure(quick)`."""

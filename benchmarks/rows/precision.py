@@ -1,0 +1,126 @@
+"""int8 against float32 through the service; OpenVINO's bfloat16 and int8 against ONNX Runtime.
+
+The int8 file is made here, of the parameters of the shipped artefact and calibrated on this
+repository's samples. It is timed and not scored: what may be shipped is decided by
+`training.export`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import machine
+from benchmarks.images import FOLDER, png, sample
+from benchmarks.row import Row
+from benchmarks.serving import MODEL, segment, served
+from benchmarks.turns import described, in_turns, ratio
+from model.artefact import pack
+from model.network import UNet
+from model.runtime import Runtime
+from training.data.dataset import read_dataset
+from training.export.calibration import draw_tiles, observe
+from training.export.parameters import read_parameters
+from training.export.quantisation import quantise
+
+EDGE, ROUNDS, CALIBRATION_TILES = 512, 7, 4
+TILE_EDGE = 572
+NAMES = {"fp32": "floats", "int8": "integers"}
+"""What the two models are called that the service runs side by side."""
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    """Measure all three ratios."""
+    rounds = 1 if quick else ROUNDS
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_models(folder)
+        yield through_the_service(folder, rounds)
+        yield from with_openvino(folder, rounds)
+
+
+def through_the_service(folder: Path, rounds: int) -> Row:
+    """Time requests to one server, which has both files."""
+    body = png(sample(EDGE))
+    with served(model_dir=folder, default_model=NAMES["fp32"]) as client:
+        contestants = {
+            precision: partial(segment, client, body, f"/segment?model={name}")
+            for precision, name in NAMES.items()
+        }
+        seconds = in_turns(contestants, rounds)
+    has_vnni = machine.has_vnni()
+    return Row(
+        f"fp32 / int8 through the service, {EDGE}²",
+        ratio(seconds, "fp32", "int8"),
+        at_least=1.8 if has_vnni else None,
+        says=described(seconds) + "; no bar: this processor has no VNNI" * (not has_vnni),
+        numbers={"seconds": seconds},
+    )
+
+
+def with_openvino(folder: Path, rounds: int) -> Iterator[Row]:
+    """Time one tile in OpenVINO, against ONNX Runtime in float32."""
+    bars = {"bf16": (2.0, machine.has_bf16()), "int8": (3.5, machine.has_vnni())}
+    lacking = {"bf16": "no bfloat16", "int8": "no VNNI"}
+    for precision, (bar, is_able) in bars.items():
+        name = f"ONNX Runtime fp32 / OpenVINO {precision}, tile of {TILE_EDGE} px"
+        try:
+            theirs = open_with_openvino(
+                folder / f"{'int8' if precision == 'int8' else 'fp32'}.onnx", precision
+            )
+        except ImportError:
+            yield Row(name, at_least=bar, says="OpenVINO is not installed: pip install openvino")
+            continue
+        tile = np.random.default_rng(0).random((1, 1, TILE_EDGE, TILE_EDGE), np.float32)
+        contestants = {
+            "ONNX Runtime": partial(Runtime(folder / "fp32.onnx", "cpu").run, tile),
+            "OpenVINO": partial(theirs, tile),
+        }
+        seconds = in_turns(contestants, rounds)
+        yield Row(
+            name,
+            ratio(seconds, "ONNX Runtime", "OpenVINO"),
+            at_least=bar if is_able else None,
+            says=described(seconds)
+            + f"; no bar: this processor has {lacking[precision]}" * (not is_able),
+            numbers={"seconds": seconds},
+        )
+
+
+def open_with_openvino(
+    path: Path, precision: str
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Compile an artefact, and give what runs a batch of tiles.
+
+    Raises:
+        ImportError: if OpenVINO is not installed.
+    """
+    import openvino  # an extra that nobody needs for the other rows
+
+    hints = {"PERFORMANCE_HINT": "LATENCY"}
+    hints |= {"INFERENCE_PRECISION_HINT": "bf16"} if precision == "bf16" else {}
+    compiled = openvino.Core().compile_model(str(path), "CPU", hints)
+    asked = compiled.create_infer_request()
+
+    def run(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = asked.infer({"tile": tiles})["logits"]
+        return logits
+
+    return run
+
+
+def write_models(folder: Path) -> None:
+    """Write the artefact as it is, and once more in integers."""
+    manifest, parameters = read_parameters(MODEL)
+    network = UNet(manifest.architecture).eval()
+    network.load_state_dict(parameters)
+    images = read_dataset(FOLDER)
+    calibration = observe(network, draw_tiles(images, manifest, CALIBRATION_TILES))
+    graph = MODEL.read_bytes()[: manifest.graph_bytes]
+    described = manifest.model_copy(update={"name": NAMES["fp32"]})
+    (folder / "fp32.onnx").write_bytes(pack(graph, described))
+    described = manifest.model_copy(update={"name": NAMES["int8"], "precision": "int8"})
+    (folder / "int8.onnx").write_bytes(pack(quantise(network, calibration), described))

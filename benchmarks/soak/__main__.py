@@ -1,0 +1,213 @@
+"""5,000 mixed requests to one server: `python -m benchmarks.soak`.
+
+Good ones of several sizes, formats and outputs must be answered exactly as this process computes
+them; bad ones must be refused as documented; some clients leave. After each round of requests, when
+nothing is in flight, the memory of the server and its children is sampled. Its growth is within
+noise if the slope of its second half is at most two standard errors above 0. In the end nothing may
+be held, threads, children and open files must be as many as at half-time at most, and SIGTERM must
+end the server with 0.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.serving import SERVICE, free_port, process, stop, variables
+from benchmarks.soak.cases import Case, Kind, bad_cases, cancelled_cases, good_cases
+from benchmarks.soak.client import send
+from benchmarks.soak.trend import Trend, trend
+from benchmarks.soak.watch import Usage, descendants, held_in_the_end, usage
+from model.architecture import Architecture
+from model.artefact import ClassInfo, Manifest, TrainingRecord, pack
+from model.network import UNet
+from model.runtime import Runtime
+from service.models import tile_shapes
+from training.export.graph import export_graph
+
+RESULT = Path(__file__).parents[1] / "results" / "soak.json"
+REQUESTS, ROUND, CLIENTS = 5000, 50, 8
+SHARES: dict[Kind, float] = {"good": 0.7, "bad": 0.2, "cancelled": 0.1}
+ARCHITECTURE = Architecture(in_channels=1, num_classes=3, depth=2, base_channels=4)
+TILE_EDGE = 108
+"""So small that most images have several tiles."""
+COLOURS = ("#000000", "#e69f00", "#56b4e9")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a soak found."""
+
+    counts: dict[str, int]
+    """Requests by kind."""
+    wrong: list[str]
+    """What was wrong with good and bad ones, and how each was."""
+    samples: list[Usage]
+    """One after each round."""
+    held: dict[str, float]
+    """What the server still held in the end."""
+    exit_code: int
+    orphans: int
+    """Children that outlived the server."""
+
+    @property
+    def half(self) -> int:
+        """The sample at half-time."""
+        return len(self.samples) // 2
+
+    @property
+    def growth(self) -> Trend:
+        """Of memory over the second half, in bytes a request."""
+        memory = [sample.memory_bytes for sample in self.samples[self.half :]]
+        return trend([ROUND * number for number in range(len(memory))], memory)
+
+    def faults(self) -> list[str]:
+        """Say all that is not as it must be."""
+        first, last = self.samples[self.half], self.samples[-1]
+        left = [name for name, count in self.held.items() if count]
+        more = [
+            f"{name} grew from {getattr(first, name)} to {getattr(last, name)}"
+            for name in ("threads", "children", "files")
+            if getattr(last, name) > getattr(first, name)
+        ]
+        return [
+            *self.wrong,
+            *(f"{name} is not 0" for name in left),
+            *more,
+            *["memory grew"] * self.growth.grows,
+            *[f"the server ended with {self.exit_code}"] * bool(self.exit_code),
+            *[f"{self.orphans} children outlived it"] * bool(self.orphans),
+        ]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Soak a server, say what was found, and write it down."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    arguments = parser.parse_args(words)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        write_artefact(Path(folder) / "tiny.onnx")
+        outcome = soak(Path(folder), arguments.requests)
+    seconds = time.perf_counter() - began
+    print(report(outcome, seconds))
+    if arguments.requests == REQUESTS:
+        RESULT.write_text(json.dumps(record(outcome, seconds), indent=2) + "\n")
+    return int(bool(outcome.faults()))
+
+
+def soak(folder: Path, requests: int) -> Outcome:
+    """Serve the one artefact in a folder, and send requests to it."""
+    (path,) = folder.glob("*.onnx")
+    runtime = Runtime(path, "cpu")
+    cases: dict[Kind, list[Case]] = {
+        "good": list(good_cases(runtime, tile_shapes(runtime, TILE_EDGE))),
+        "bad": list(bad_cases()),
+        "cancelled": list(cancelled_cases()),
+    }
+    drawn = draw(cases, requests)
+    port = free_port()
+    settings = {"port": port, "model_dir": folder, "tile_edge": TILE_EDGE, "device": "cpu"}
+    with process(SERVICE, variables(settings), port, "/readyz") as (client, server):
+        wrong, samples = send_in_rounds(client, drawn, server.pid)
+        held = held_in_the_end(client)
+        children = descendants(server.pid)
+        exit_code = stop(server)
+    orphans = sum(Path("/proc", str(child)).exists() for child in children)
+    counts: dict[str, int] = Counter(case.kind for case in drawn)
+    return Outcome(dict(counts), wrong, samples, held, exit_code, orphans)
+
+
+def send_in_rounds(
+    client: httpx.Client, drawn: Sequence[Case], pid: int
+) -> tuple[list[str], list[Usage]]:
+    """Send all requests, several at a time; give what was wrong, and a sample for each round."""
+    wrong: list[str] = []
+    samples: list[Usage] = []
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        for start in range(0, len(drawn), ROUND):
+            cases = drawn[start : start + ROUND]
+            found = zip(cases, threads.map(partial(send, client), cases), strict=True)
+            wrong += [f"{case.name}: {text}" for case, text in found if text]
+            held_in_the_end(client)
+            samples.append(usage(pid))
+    return wrong, samples
+
+
+def draw(cases: dict[Kind, list[Case]], requests: int) -> list[Case]:
+    """Draw requests, the same each time."""
+    random = np.random.default_rng(0)
+    kinds: list[Kind] = random.choice(list(SHARES), requests, p=list(SHARES.values())).tolist()
+    return [cases[kind][random.integers(len(cases[kind]))] for kind in kinds]
+
+
+def write_artefact(path: Path) -> None:
+    """Write a network that nobody trained."""
+    torch.manual_seed(0)
+    colours = enumerate(COLOURS)
+    manifest = Manifest(
+        name=path.stem,
+        architecture=ARCHITECTURE,
+        classes=tuple(ClassInfo(id=i, name=f"class-{i}", colour=colour) for i, colour in colours),
+        training=TrainingRecord(
+            data="none",
+            licence="none",
+            data_sha256="0" * 64,
+            training_images=(),
+            validation_images=(),
+            steps=0,
+            command="python -m benchmarks.soak",
+        ),
+        created=date(2026, 1, 1),
+        software={},
+    )
+    path.write_bytes(pack(export_graph(UNet(ARCHITECTURE).eval(), "fp32"), manifest))
+
+
+def report(outcome: Outcome, seconds: float) -> str:
+    """Say what was found."""
+    growth, last = outcome.growth, outcome.samples[-1]
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.counts.items()))
+    noise = "more than noise" if growth.grows else "within noise"
+    return "\n".join(
+        [
+            f"{counts} in {seconds:.0f} s",
+            f"memory {last.memory_bytes / 2**20:.1f} MiB; over the second half "
+            f"{growth.slope:+.1f} ± {growth.error:.1f} bytes a request: {noise}",
+            f"held: {outcome.held}; {last.threads} threads, {last.children} children, "
+            f"{last.files} files; exit code {outcome.exit_code}",
+            *(f"WRONG: {fault}" for fault in outcome.faults()),
+            "failed" if outcome.faults() else "passed",
+        ]
+    )
+
+
+def record(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """Say what was found, on what."""
+    return {
+        "command": "python -m benchmarks.soak",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe(),
+        "seconds": round(seconds, 1),
+        "growth_bytes_a_request": asdict(outcome.growth),
+        "faults": outcome.faults(),
+        **asdict(outcome),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What rows compute beside what they time."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.rows.crowd import fair_shares
+from benchmarks.rows.sliding_window import SamePadded
+from model.architecture import Architecture
+from model.geometry import flops
+from model.planner import plan_tiles, work
+from model.segmentation import DEFAULT_SHAPES
+from tests.conftest import network_of
+
+SMALL = Architecture(base_channels=4)
+
+
+def test_the_fair_share_of_equal_images_is_the_time_of_all_and_one_turn() -> None:
+    assert fair_shares([256] * 4, SMALL, 8.0) == pytest.approx([8.0 + 2.0] * 4)
+
+
+def test_a_small_image_waits_for_as_much_of_a_large_one_as_it_takes_itself() -> None:
+    small, large = (plan_tiles((edge, edge), SMALL, DEFAULT_SHAPES) for edge in (256, 2048))
+    works = work(small, SMALL), work(large, SMALL)
+    turn = flops(SMALL, large.tile_shape)
+
+    shares = fair_shares([256, 2048], SMALL, 10.0)
+
+    speed = sum(works) / 10
+    assert shares == pytest.approx([(2 * works[0] + turn) / speed, (sum(works) + turn) / speed])
+
+
+def test_with_same_padding_the_weights_give_the_same_logits_far_from_the_border() -> None:
+    network = network_of(Architecture(depth=2, base_channels=4))
+    tile = torch.randn(1, 1, 140, 140, generator=torch.Generator().manual_seed(0))
+    phase = 2  # px by which the pooling grid of valid convolutions lies elsewhere
+
+    with torch.inference_mode():
+        padded = SamePadded(network)(tile[:, :, phase:-phase, phase:-phase])
+        valid = network(tile)
+
+    assert padded.shape[2:] == (136, 136)
+    cut = (padded.shape[2] - valid.shape[2]) // 2
+    same = padded[:, :, cut:-cut, cut:-cut]
+    far = np.s_[:, :, 4:-4, 4:-4]
+    assert torch.allclose(same[far], valid[far], atol=1e-4)
