@@ -19,10 +19,11 @@ from model.artefact import (
 )
 from model.errors import DeviceError, InferenceFailed
 from model.sessions import Provider, Session
+from model.sessions.cpu import open_on_cpu
 from model.sessions.cuda import open_on_cuda
 from model.sessions.onnx import OnnxSession
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "openvino"]
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +36,18 @@ class Runtime:
 
         Args:
             path: The `.onnx` file.
-            device: `cuda` must be had or it is an error; `auto` takes it where it can be had.
-            threads: CPU threads of one inference; 0 is one a core.
+            device: `cuda` and `openvino` must be had or it is an error; `cpu` is ONNX Runtime on
+                the CPU; `auto` takes CUDA where it can be had, else what `open_on_cpu` chooses.
+            threads: CPU threads of one inference; 0 is one for each core that the process has.
 
         Raises:
             ArtefactError: if the file cannot be served; the subclass says why.
-            DeviceError: if `cuda` was asked for and would not run the model.
+            DeviceError: if `cuda` or `openvino` was asked for and would not run the model.
         """
         refuse_two_runtimes()
         data = read_bytes(path)
-        session = _open(path, data, device, threads)
-        manifest = read_manifest(path, session.metadata)
-        verify_ports(path, manifest, session.inputs, session.outputs)
-        self.artefact: Artefact = verify_digest(path, data, manifest, session.metadata)
-        self._session: Session = session
+        self.artefact: Artefact = _verified(path, data)
+        self._session: Session = _open(self.artefact, data, device, threads)
 
     @property
     def manifest(self) -> Manifest:
@@ -57,8 +56,18 @@ class Runtime:
 
     @property
     def provider(self) -> Provider:
-        """The device that runs the model, as the session itself says."""
+        """What runs the model, as the session itself says."""
         return self._session.provider
+
+    @property
+    def device(self) -> str:
+        """The device that runs the model, as the session itself says."""
+        return self._session.device
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, whatever its parameters are stored as."""
+        return self._session.precision
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the logits (N, K, H − 2·halo, W − 2·halo) of a batch of tiles (N, C, H, W).
@@ -91,16 +100,24 @@ def refuse_two_runtimes() -> None:
         )
 
 
-def _open(path: Path, data: bytes, device: Device, threads: int) -> OnnxSession:
-    if device == "cpu":
-        return OnnxSession(path, data, threads)
+def _verified(path: Path, data: bytes) -> Artefact:
+    """Read a file, and find it whole, before anything is prepared."""
+    reader = OnnxSession(path, data, optimise=False)
+    manifest = read_manifest(path, reader.metadata)
+    verify_ports(path, manifest, reader.inputs, reader.outputs)
+    return verify_digest(path, data, manifest, reader.metadata)
+
+
+def _open(artefact: Artefact, data: bytes, device: Device, threads: int) -> Session:
+    if device in ("cpu", "openvino"):
+        return open_on_cpu(artefact, data, threads, device)
     try:
-        return open_on_cuda(path, data, threads)
+        return open_on_cuda(artefact.path, data, threads)
     except DeviceError as exc:
         if device == "cuda":
             raise
         log.info("running on the CPU: %s", exc)
-        return OnnxSession(path, data, threads)
+        return open_on_cpu(artefact, data, threads)
 
 
 def _distributions() -> set[str]:

@@ -13,7 +13,7 @@ from model.runtime import Runtime
 from model.sessions import Provider
 from service.schemas import LoadedState
 
-TILES_A_RUN = {"cpu": 1, "cuda": 4}
+TILES_A_RUN = {"cpu": 1, "openvino": 1, "cuda": 4}
 """A CPU gains nothing from a batch; a GPU does."""
 MOST_FAILURES = 3
 """Images in a row that a model fails on before it counts as broken."""

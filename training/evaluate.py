@@ -15,7 +15,7 @@ from model import averaging as passes
 from model.artefact import Averaging, Manifest
 from model.errors import DatasetError, UNetError
 from model.instances import foreground, separate
-from model.runtime import Runtime
+from model.runtime import Device, Runtime
 from model.segmentation import DEFAULT_SHAPES, Model, decide, segment
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
 from training.data.forms import DELIMITERS, INDEX, reading
@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, help="annotated images, in any form that fit reads")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--all", action="store_true", help="score training images too")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=get_args(Device), default="auto")
     parser.add_argument(
         "--average",
         choices=get_args(Averaging),

@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.artefact import Port
+from model.cores import usable_cores
 from model.errors import ArtefactDamaged
 from model.sessions import Provider
 
@@ -20,26 +21,38 @@ class OnnxSession:
     """ONNX Runtime, with a graph opened."""
 
     def __init__(
-        self, path: Path, data: bytes, threads: int = 0, providers: Sequence[Any] = (CPU,)
+        self,
+        path: Path,
+        data: bytes,
+        threads: int = 0,
+        providers: Sequence[Any] = (CPU,),
+        *,
+        precision: str = "fp32",
+        optimise: bool = True,
     ) -> None:
         """Open a graph.
 
         Args:
             path: Where it comes from.
             data: The serialised graph.
-            threads: CPU threads of one inference; 0 is one a core.
+            threads: CPU threads of one inference; 0 is one for each core that the process has.
             providers: What may run it, the most wanted first; ONNX Runtime passes over what it
                 cannot have, so ask for `provider` afterwards.
+            precision: What the graph computes in.
+            optimise: Prepare it to run fast; without, it is open soon, to be read.
 
         Raises:
             ArtefactDamaged: if that is no graph.
         """
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = 3
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_mem_pattern = False  # tiles have many shapes; one pattern each would add up
         # Threads that spin between runs would take the cores from everything else.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._precision = precision
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 data, options, providers=list(providers)
@@ -53,6 +66,16 @@ class OnnxSession:
     def provider(self) -> Provider:
         """The device that runs the graph, as the session itself says."""
         return "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
+
+    @property
+    def device(self) -> str:
+        """The device that runs the graph, as the session itself says."""
+        return self.provider
+
+    @property
+    def precision(self) -> str:
+        """What the graph computes in."""
+        return self._precision
 
     @property
     def metadata(self) -> Mapping[str, str]:
