@@ -40,16 +40,17 @@ def open_on_cpu(
     Raises:
         DeviceError: if `openvino` was asked for and would not run it.
     """
-    wanted = float_precision(artefact.manifest)
+    path, manifest = artefact.path, artefact.manifest
+    wanted = float_precision(manifest)
     if runtime == "openvino":
-        return OpenvinoSession(artefact.path, data, threads, wanted)
-    if runtime == "auto" and gains(artefact.manifest) and find_spec("openvino"):
+        return OpenvinoSession(path, data, manifest.geometry, threads, wanted)
+    if runtime == "auto" and gains(manifest) and find_spec("openvino"):
         try:
-            return OpenvinoSession(artefact.path, data, threads, wanted)
+            return OpenvinoSession(path, data, manifest.geometry, threads, wanted)
         except DeviceError as exc:
-            log.warning("running %s in ONNX Runtime: %s", artefact.manifest.name, exc)
-    precision = "int8" if artefact.manifest.precision == "int8" else "fp32"
-    return OnnxSession(artefact.path, data, threads, precision=precision)
+            log.warning("running %s in ONNX Runtime: %s", manifest.name, exc)
+    precision = "int8" if manifest.precision == "int8" else "fp32"
+    return OnnxSession(path, data, threads, precision=precision)
 
 
 def float_precision(manifest: Manifest) -> FloatPrecision:

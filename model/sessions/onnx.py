@@ -49,6 +49,9 @@ class OnnxSession:
         options.log_severity_level = 3
         if not optimise:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # The arena stays as it is: it keeps what the largest tile took, so memory is flat. In 15
+        # shapes up to 1212 px, at 32 channels, the peak was 881 MiB; without an arena 734, at 1.4
+        # times the CPU time; shrunk after each run 819; grown by what is asked for alone, 1682.
         options.enable_mem_pattern = False  # tiles have many shapes; one pattern each would add up
         # Threads that spin between runs would take the cores from everything else.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.cores import usable_cores
 from model.errors import DeviceError
+from model.geometry import Geometry
 from model.sessions import Provider
 
 FloatPrecision = Literal["fp32", "bf16"]
@@ -24,13 +25,19 @@ class OpenvinoSession:
     """OpenVINO, with a graph compiled for tiles of every size."""
 
     def __init__(
-        self, path: Path, data: bytes, threads: int = 0, precision: FloatPrecision = "fp32"
+        self,
+        path: Path,
+        data: bytes,
+        geometry: Geometry,
+        threads: int = 0,
+        precision: FloatPrecision = "fp32",
     ) -> None:
         """Compile a graph.
 
         Args:
             path: Where it comes from.
             data: The serialised graph.
+            geometry: That of its network.
             threads: CPU threads of one inference; 0 is one for each core that the process has.
             precision: What its floats are wanted in; a processor without it computes in float32, so
                 ask for `precision` afterwards.
@@ -38,6 +45,7 @@ class OpenvinoSession:
         Raises:
             DeviceError: if OpenVINO is not installed, or does not compile the graph.
         """
+        self._geometry = geometry
         openvino = _import()
         try:
             core = openvino.Core()
@@ -72,6 +80,8 @@ class OpenvinoSession:
         return np.concatenate([self._run_one(tile[np.newaxis]) for tile in tiles])
 
     def _run_one(self, tile: NDArray[np.float32]) -> NDArray[np.float32]:
+        for edge in tile.shape[2:]:
+            self._geometry.output_edge(edge)  # given one that does not fit, OpenVINO answers, too
         given = self._request.infer({"tile": np.ascontiguousarray(tile)}, share_inputs=True)
         logits: NDArray[np.float32] = given["logits"]
         return logits
@@ -92,11 +102,12 @@ def _options(threads: int, precision: FloatPrecision) -> dict[str, Any]:
 
 def _precision_of(compiled: Any) -> str:
     notes = [node.rt_info for node in compiled.get_runtime_model().get_ops()]
-    ((most, _),) = Counter(
+    found: Counter[str] = Counter(
         note["runtimePrecision"].astype(str)
         for note in notes
         if note["layerType"].astype(str) == "Convolution"
-    ).most_common(1)
+    )
+    ((most, _),) = found.most_common(1)
     return _NAMES.get(most, most)
 
 

@@ -9,10 +9,10 @@ INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Instructions that multiply and add in it, any of which will do."""
 
 
-def computes_in(instructions: frozenset[str], cpuinfo: Path = CPUINFO) -> bool:
+def computes_in(instructions: frozenset[str]) -> bool:
     """Say whether the processor has one of some instructions; where nobody tells, it has none."""
     try:
-        lines = cpuinfo.read_text().splitlines()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:  # not Linux
         return False
     flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")

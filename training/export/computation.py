@@ -45,7 +45,7 @@ def measure_precisions(
     Returns:
         Nothing where this machine cannot compute in it, so that no score is made up.
     """
-    session = None if manifest.precision == "int8" else open_in_bfloat16(path)
+    session = None if manifest.precision == "int8" else open_in_bfloat16(path, manifest)
     if session is None:
         return {}
     (name, wanted), (_, found) = exact.main, evaluate(Computed(manifest, session), validation).main
@@ -54,12 +54,12 @@ def measure_precisions(
     return {"bf16": PrecisionScore(score=name, fp32=wanted, this=found)}
 
 
-def open_in_bfloat16(path: Path) -> Session | None:
+def open_in_bfloat16(path: Path, manifest: Manifest) -> Session | None:
     """Open an artefact in bfloat16; None where the processor or OpenVINO is without it."""
     if not processor.computes_in(processor.BFLOAT16):
         return None
     try:
-        session = OpenvinoSession(path, path.read_bytes(), precision="bf16")
+        session = OpenvinoSession(path, path.read_bytes(), manifest.geometry, precision="bf16")
     except DeviceError:
         return None
     return session if session.precision == "bf16" else None
