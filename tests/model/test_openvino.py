@@ -15,8 +15,9 @@ from model.geometry import Geometry
 from model.runtime import Runtime
 from model.sessions.onnx import OnnxSession
 from model.sessions.openvino import OpenvinoSession
-from tests.conftest import MakeArtefact, graph_of, network_of
-from training.export.calibration import observe
+from tests.conftest import MakeArtefact, graph_of
+from tests.training.export.test_quantisation import calibrate
+from tests.training.networks import drawn
 from training.export.graph import store_as_float16
 from training.export.quantisation import quantise
 
@@ -25,8 +26,9 @@ openvino = pytest.importorskip("openvino", reason="the extra `openvino` is not i
 HERE = Path("graph")
 SMALL = Architecture(base_channels=4)
 GEOMETRY = Geometry(SMALL.depth)
+SHALLOW = Architecture(depth=2, base_channels=8)
 SHAPES = [(1, 204, 188), (2, 188, 236), (3, 188, 188), (1, 204, 188)]
-"""Tiles, height and width; sizes come and come again, as in a service."""
+"""Tiles, height and width, of both depths; sizes come and come again, as in a service."""
 LOGIT_TOLERANCE = 1e-4
 """As for ONNX Runtime against the network: of the largest logit."""
 INTEGER_TOLERANCE = 0.005
@@ -45,8 +47,8 @@ def stored_as_float16() -> bytes:
 
 
 def in_integers() -> bytes:
-    network = network_of(SMALL)
-    return quantise(network, observe(network, [tiles(1, 188, 188)]))
+    network = drawn(SHALLOW)
+    return quantise(network, calibrate(network))
 
 
 def tiles(count: int, height: int, width: int) -> NDArray[np.float32]:
@@ -54,20 +56,20 @@ def tiles(count: int, height: int, width: int) -> NDArray[np.float32]:
     return np.random.default_rng(width).uniform(-1, 1, shape).astype(np.float32)
 
 
-def both(data: bytes) -> tuple[OpenvinoSession, OnnxSession]:
-    return OpenvinoSession(HERE, data, GEOMETRY, 1), OnnxSession(HERE, data, 1)
+def both(data: bytes, geometry: Geometry) -> tuple[OpenvinoSession, OnnxSession]:
+    return OpenvinoSession(HERE, data, geometry, 1), OnnxSession(HERE, data, 1)
 
 
 @pytest.mark.parametrize("graph", [floats, stored_as_float16])
 def test_logits_and_labels_are_those_of_onnx_runtime_for_tiles_of_any_size(
     graph: Callable[[], bytes],
 ) -> None:
-    ours, theirs = both(graph())
+    ours, theirs = both(graph(), GEOMETRY)
     for shape in SHAPES:
         batch = tiles(*shape)
         found, wanted = ours.run(batch), theirs.run(batch)
         tolerance = LOGIT_TOLERANCE * float(np.abs(wanted).max())
-        assert (found.dtype, found.shape) == (np.float32, wanted.shape)
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
         assert np.abs(found - wanted).max() < tolerance
         low, high = np.sort(wanted, axis=1).transpose(1, 0, 2, 3)
         off_ties = high - low > 2 * tolerance
@@ -77,7 +79,7 @@ def test_logits_and_labels_are_those_of_onnx_runtime_for_tiles_of_any_size(
 
 def test_integers_give_what_they_give_in_onnx_runtime() -> None:
     """They would not if the batch were left open: then the mean error is several times this."""
-    ours, theirs = both(in_integers())
+    ours, theirs = both(in_integers(), Geometry(SHALLOW.depth))
     for shape in SHAPES:
         batch = tiles(*shape)
         found, wanted = ours.run(batch), theirs.run(batch)
@@ -125,6 +127,6 @@ def test_a_tile_that_does_not_fit_is_an_error_of_ours(
 def test_asking_for_it_where_it_is_not_installed_names_the_extra(
     make_artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]  # as documented
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DeviceError, match="Install the extra `openvino`"):
         Runtime(make_artefact(SMALL), "openvino", 1)
