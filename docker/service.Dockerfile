@@ -1,6 +1,8 @@
 # The service, built from the root of the project for an NVIDIA GPU or for the CPU:
 #   docker build -f docker/service.Dockerfile -t unet-service .
 #   docker build -f docker/service.Dockerfile -t unet-service:cpu --build-arg RUNTIME=cpu .
+#   (RUNTIME=cpu,openvino brings OpenVINO too, 180 MB, for processors with bfloat16 or VNNI; serve
+#   with UNET_SERVICE_DEVICE=auto)
 #
 # No CUDA base image: the extra `gpu` brings CUDA and cuDNN, and the host lends its driver.
 

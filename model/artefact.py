@@ -21,7 +21,15 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from model.architecture import Architecture
 from model.errors import (
@@ -42,6 +50,8 @@ MANIFEST_KEY = "unet.manifest"
 DIGEST_KEY = "unet.sha256"
 
 Precision = Literal["fp32", "fp16", "int8"]
+LARGEST_LOSS = 0.005
+"""What a graph may lose of its main score where fewer bits are computed in than float32's."""
 LabelKind = Literal["semantic", "instance"]
 Averaging = Literal["none", "rotations"]
 """Whether an image is segmented once, or in all its rotations and mirrors, whose probabilities are
@@ -97,6 +107,22 @@ class ScoreRecord(_Frozen):
     """Scores by name, as `training.evaluate` writes them."""
 
 
+class PrecisionScore(_Frozen):
+    """What a graph scores on validation where its floats are computed in fewer bits."""
+
+    score: str
+    """Name of the main score."""
+    fp32: FiniteFloat
+    """In float32."""
+    this: FiniteFloat
+    """In this precision."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether so little is lost that a runtime may compute in it unasked."""
+        return self.fp32 - self.this <= LARGEST_LOSS
+
+
 class Manifest(_Frozen):
     """All that serving needs to know about a graph."""
 
@@ -120,6 +146,9 @@ class Manifest(_Frozen):
     """Edge of a pixel in µm, in the images trained on."""
     training: TrainingRecord
     scores: ScoreRecord | None = None
+    precisions: dict[Literal["bf16"], PrecisionScore] = {}
+    """What a runtime may compute in, but float32, as far as it was measured: on a processor
+    without bfloat16 it is not, and the graph is run in float32."""
     created: date
     software: dict[str, str]
     """Versions of the software that made this file."""

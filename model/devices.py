@@ -2,7 +2,7 @@
 
 import re
 
-FORM = re.compile(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?")
+FORM = re.compile(r"auto|cpu|openvino|cuda(:\d{1,3}(,\d{1,3})*)?")
 
 
 def check_device(text: str) -> str:
@@ -13,7 +13,7 @@ def check_device(text: str) -> str:
     """
     if not FORM.fullmatch(text):
         raise ValueError(
-            "a device is auto, cpu, cuda, or cuda: and numbers of GPUs, as in cuda:0,2"
+            "a device is auto, cpu, openvino, cuda, or cuda: and numbers of GPUs, as in cuda:0,2"
         )
     return text
 

@@ -19,8 +19,8 @@ from model.artefact import (
 from model.devices import places_of
 from model.errors import DeviceError, InferenceFailed
 from model.sessions import DecidingSession, Provider, Session
+from model.sessions.cpu import open_on_cpu
 from model.sessions.cuda import DEFAULT, CudaOptions, open_on_cuda
-from model.sessions.decision import decision
 from model.sessions.onnx import OnnxSession
 
 log = logging.getLogger(__name__)
@@ -36,14 +36,15 @@ class Runtime:
 
         Args:
             path: The `.onnx` file.
-            device: `cuda`, or `cuda:` and a number, must be had or it is an error; `auto` takes
-                the first GPU where it can be had.
-            threads: CPU threads of one inference; 0 is one a core.
+            device: `cuda`, or `cuda:` and a number, and `openvino` must be had or it is an error;
+                `cpu` is ONNX Runtime on the CPU; `auto` takes the first GPU where it can be had,
+                else what `open_on_cpu` chooses.
+            threads: CPU threads of one inference; 0 is one for each core that the process has.
             cuda: How a GPU is used.
 
         Raises:
             ArtefactError: if the file cannot be served; the subclass says why.
-            DeviceError: if `cuda` was asked for and would not run the model.
+            DeviceError: if `cuda` or `openvino` was asked for and would not run the model.
             ValueError: if the device is none, or several.
         """
         (place,) = places_of(device)
@@ -126,11 +127,9 @@ def _verified(path: Path, data: bytes) -> Artefact:
     return verify_digest(path, data, manifest, reader.metadata)
 
 
-def _open(
-    artefact: Artefact, data: bytes, place: str, threads: int, cuda: CudaOptions
-) -> OnnxSession:
-    if place == "cpu":
-        return _open_on_cpu(artefact, data, threads)
+def _open(artefact: Artefact, data: bytes, place: str, threads: int, cuda: CudaOptions) -> Session:
+    if place in ("cpu", "openvino"):
+        return open_on_cpu(artefact, data, threads, place)
     _, _, number = place.partition(":")
     try:
         return open_on_cuda(artefact.path, data, artefact.manifest, int(number or 0), cuda)
@@ -138,13 +137,7 @@ def _open(
         if place != "auto":
             raise
         log.info("running on the CPU: %s", exc)
-        return _open_on_cpu(artefact, data, threads)
-
-
-def _open_on_cpu(artefact: Artefact, data: bytes, threads: int) -> OnnxSession:
-    manifest = artefact.manifest
-    precision = "int8" if manifest.precision == "int8" else "fp32"
-    return OnnxSession(artefact.path, data + decision(manifest), threads, precision=precision)
+        return open_on_cpu(artefact, data, threads)
 
 
 def _failure(tiles: NDArray[np.float32]) -> InferenceFailed:

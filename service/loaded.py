@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -17,9 +17,14 @@ from model.sessions import Provider
 from model.sessions.cuda import MOST_TILES
 from service.schemas import LoadedState
 
-TILES_A_RUN: Mapping[Provider, int] = {"cpu": 1, "cuda": 4, "tensorrt": MOST_TILES}
+TILES_A_RUN: dict[Provider, int] = {
+    "cpu": 1,
+    "openvino": 1,
+    "cuda": 4,
+    "tensorrt": MOST_TILES,
+}
 """Before a warm-up. A CPU gains nothing from a batch; what a GPU gains, its warm-up finds out."""
-MOST_TILES_A_RUN: Mapping[Provider, int] = {"cpu": 1, "cuda": 16, "tensorrt": MOST_TILES}
+MOST_TILES_A_RUN: dict[Provider, int] = TILES_A_RUN | {"cuda": 16}
 """What a warm-up tries at most."""
 GAIN = 1.05
 """What twice as many tiles a run must add to the speed of a device, or it is not worth its

@@ -33,9 +33,11 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
     device: Annotated[str, AfterValidator(check_device)] = "auto"
-    """auto, cpu, cuda, or GPUs by their numbers, as in cuda:0,2, which share all work; cuda is the
-    first GPU. What names cuda refuses to start where that does not run the models; auto takes the
-    first GPU or else the CPU."""
+    """auto, cpu, openvino, cuda, or GPUs by their numbers, as in cuda:0,2, which share all work.
+    cpu is ONNX Runtime on the CPU, openvino is OpenVINO there, cuda the first GPU; openvino and
+    cuda refuse to start where they do not run the models. auto takes the first GPU; else OpenVINO
+    where it is installed, faster on this processor, and lost no accuracy when the model was made;
+    else ONNX Runtime. Every answer says what it was."""
     gpu_precision: GpuPrecision = "fp32"
     """What GPUs compute in: fp32 is true float32, without TF32; fp16 uses their tensor cores, and
     labels may differ where two classes are nearly as likely."""
@@ -54,7 +56,9 @@ class Settings(BaseSettings):
     tile_edge: Annotated[int, Field(ge=1)] = DEFAULT_TILE_EDGE
     """Largest input tile edge, in px: larger is faster and takes more memory."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads of one inference; 0 is one a core."""
+    """CPU threads of one inference; 0 is one for each core that the service has: the
+    least of the cores that it may run on and the CPU quotas of its control groups (a container's
+    limit), rounded down, and at least 1."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 64 * MiB
     """Largest body of a request, in bytes."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 128_000_000

@@ -60,7 +60,9 @@ def service_modules() -> set[str]:
     return set(modules)
 
 
-@pytest.mark.parametrize("module", ["torch", "onnx", "onnxscript", "tqdm", "training", "tests"])
+@pytest.mark.parametrize(
+    "module", ["torch", "onnx", "onnxscript", "openvino", "tqdm", "training", "tests"]
+)
 def test_the_service_does_not_load(service_modules: set[str], module: str) -> None:
     assert module not in service_modules
 
@@ -119,3 +121,13 @@ def test_the_telemetry_of_onnx_runtime_is_off_before_it_is_imported() -> None:
 
 def test_telemetry_stays_as_the_user_has_set_it() -> None:
     assert environment_before_onnxruntime(ORT_DISABLE_TELEMETRY="0") == "0"
+
+
+def test_openvino_is_imported_without_what_reports_its_use(tmp_path: Path) -> None:
+    """That package would run on import, note an id in the home folder, and send it."""
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    modules = loaded_by("import model.sessions, openvino", HOME=str(tmp_path))["modules"]
+    assert isinstance(modules, list)
+    assert {"openvino", "openvino.tools.ovc.telemetry_stub"} <= set(modules)
+    assert [name for name in modules if name.startswith("openvino_telemetry.")] == []
+    assert list(tmp_path.iterdir()) == []

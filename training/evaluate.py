@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model import averaging as passes
 from model.artefact import Averaging, Manifest
+from model.devices import check_device
 from model.errors import DatasetError, UNetError
 from model.instances import foreground, separate
 from model.runtime import Runtime
@@ -226,7 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, help="annotated images, in any form that fit reads")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--all", action="store_true", help="score training images too")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device", default="auto", type=check_device, help="auto, cpu, openvino, cuda or cuda:N"
+    )
     parser.add_argument(
         "--average",
         choices=get_args(Averaging),

@@ -8,6 +8,7 @@ from model.instances import InstanceRule
 from model.runtime import Runtime
 from training.data.dataset import AnnotatedImage
 from training.evaluate import Evaluation, evaluate
+from training.export.computation import measure_precisions
 from training.validation import MOST_SETTLING, settle, spread_over
 
 
@@ -29,5 +30,7 @@ def settle_and_score(
     path.write_bytes(pack(graph, settled))
     evaluation = evaluate(Runtime(path), validation)
     scores = ScoreRecord(images=evaluation.images, values=evaluation.as_dict())
-    path.write_bytes(pack(graph, settled.model_copy(update={"scores": scores})))
+    precisions = measure_precisions(path, settled, evaluation, validation)
+    update = {"scores": scores, "precisions": precisions}
+    path.write_bytes(pack(graph, settled.model_copy(update=update)))
     return evaluation

@@ -6,12 +6,11 @@ repository's samples. It is timed and not scored: what may be shipped is decided
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import machine
 from benchmarks.images import FOLDER, png, sample
@@ -19,8 +18,10 @@ from benchmarks.row import Row
 from benchmarks.serving import MODEL, segment, served
 from benchmarks.turns import described, in_turns, ratio
 from model.artefact import pack
+from model.errors import DeviceError
 from model.network import UNet
 from model.runtime import Runtime
+from model.sessions.openvino import FloatPrecision, OpenvinoSession
 from training.data.dataset import read_dataset
 from training.export.calibration import draw_tiles, observe
 from training.export.parameters import read_parameters
@@ -64,20 +65,21 @@ def through_the_service(folder: Path, rounds: int) -> Row:
 def with_openvino(folder: Path, rounds: int) -> Iterator[Row]:
     """Time one tile in OpenVINO, against ONNX Runtime in float32."""
     bars = {"bf16": (2.0, machine.has_bf16()), "int8": (3.5, machine.has_vnni())}
+    geometry = Runtime(MODEL, "cpu").manifest.geometry
     lacking = {"bf16": "no bfloat16", "int8": "no VNNI"}
     for precision, (bar, is_able) in bars.items():
         name = f"ONNX Runtime fp32 / OpenVINO {precision}, tile of {TILE_EDGE} px"
+        path = folder / f"{'int8' if precision == 'int8' else 'fp32'}.onnx"
+        asked: FloatPrecision = "bf16" if precision == "bf16" else "fp32"
         try:
-            theirs = open_with_openvino(
-                folder / f"{'int8' if precision == 'int8' else 'fp32'}.onnx", precision
-            )
-        except ImportError:
-            yield Row(name, at_least=bar, says="OpenVINO is not installed: pip install openvino")
+            theirs = OpenvinoSession(path, path.read_bytes(), geometry, precision=asked)
+        except DeviceError as exc:
+            yield Row(name, at_least=bar, says=str(exc))
             continue
         tile = np.random.default_rng(0).random((1, 1, TILE_EDGE, TILE_EDGE), np.float32)
         contestants = {
             "ONNX Runtime": partial(Runtime(folder / "fp32.onnx", "cpu").run, tile),
-            "OpenVINO": partial(theirs, tile),
+            "OpenVINO": partial(theirs.run, tile),
         }
         seconds = in_turns(contestants, rounds)
         yield Row(
@@ -88,28 +90,6 @@ def with_openvino(folder: Path, rounds: int) -> Iterator[Row]:
             + f"; no bar: this processor has {lacking[precision]}" * (not is_able),
             numbers={"seconds": seconds},
         )
-
-
-def open_with_openvino(
-    path: Path, precision: str
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Compile an artefact, and give what runs a batch of tiles.
-
-    Raises:
-        ImportError: if OpenVINO is not installed.
-    """
-    import openvino  # an extra that nobody needs for the other rows
-
-    hints = {"PERFORMANCE_HINT": "LATENCY"}
-    hints |= {"INFERENCE_PRECISION_HINT": "bf16"} if precision == "bf16" else {}
-    compiled = openvino.Core().compile_model(str(path), "CPU", hints)
-    asked = compiled.create_infer_request()
-
-    def run(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = asked.infer({"tile": tiles})["logits"]
-        return logits
-
-    return run
 
 
 def write_models(folder: Path) -> None:

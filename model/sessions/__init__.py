@@ -1,8 +1,10 @@
 """What runs a graph: one session a device, behind one small protocol.
 
 onnx.py      ONNX Runtime, on the CPU or with the providers that it is given
-bound.py     the same, with buffers on its device that stay from run to run
-cuda.py      ONNX Runtime on an NVIDIA GPU, with TensorRT if asked, or a reason why not
+openvino.py  OpenVINO on the CPU, or a reason why not
+cpu.py       which of the two an artefact runs in; processor.py what the processor computes fast
+bound.py     ONNX Runtime, with buffers on its device that stay from run to run
+cuda.py      the same on an NVIDIA GPU, with TensorRT if asked, or a reason why not
 decision.py  the manifest's decision, as a part of the graph
 half.py      a graph that computes in float16, made from one that computes in float32
 graph.py, protobuf.py   as much of ONNX's format as these two write
@@ -13,8 +15,8 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
-"""What runs a graph, and so where."""
+Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
+"""What runs a graph, and so where: `cpu` is ONNX Runtime on the CPU."""
 ON_GPU: frozenset[Provider] = frozenset({"cuda", "tensorrt"})
 """Those that gain from a batch, and want few shapes."""
 

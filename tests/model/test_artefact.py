@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from model.architecture import Architecture
-from model.artefact import DIGEST_KEY, MANIFEST_KEY, Manifest, pack
+from model.artefact import DIGEST_KEY, MANIFEST_KEY, Manifest, PrecisionScore, pack
 from model.errors import (
     ArtefactDamaged,
     ArtefactError,
@@ -46,6 +46,34 @@ def test_a_file_gives_back_the_manifest_it_was_written_with(make_artefact: MakeA
     graph_bytes = len(graph_of(SMALL))
     wanted = manifest_of(SMALL, name="nerves", decision_threshold=0.3, graph_bytes=graph_bytes)
     assert found == wanted
+
+
+def test_a_manifest_of_before_precisions_were_measured_opens(
+    make_artefact: MakeArtefact,
+) -> None:
+    fields = json.loads(open_runtime(make_artefact()).manifest.model_dump_json())
+    del fields["precisions"]
+    assert Manifest.model_validate(fields).precisions == {}
+
+
+def test_a_file_gives_back_what_it_scores_in_other_precisions(make_artefact: MakeArtefact) -> None:
+    measured = {"bf16": PrecisionScore(score="ap50", fp32=0.75, this=0.7479)}
+    assert open_runtime(make_artefact(precisions=measured)).manifest.precisions == measured
+
+
+@pytest.mark.parametrize(
+    ("fp32", "this", "passed"),
+    [(0.75, 0.7479, True), (0.75, 0.7449, False), (0.75, 0.76, True), (0.5, 0.0, False)],
+)
+def test_a_precision_passes_that_loses_at_most_five_thousandths(
+    fp32: float, this: float, passed: bool
+) -> None:
+    assert PrecisionScore(score="ap50", fp32=fp32, this=this).passed is passed
+
+
+def test_a_score_that_is_no_number_cannot_be_recorded() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        PrecisionScore(score="ap50", fp32=float("nan"), this=0.75)
 
 
 def test_the_file_is_an_ordinary_onnx_file(make_artefact: MakeArtefact) -> None:

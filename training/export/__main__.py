@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from model.artefact import Precision
+from model.artefact import LARGEST_LOSS, Precision
 from model.errors import DatasetError, UNetError
-from training.export.gate import LARGEST_LOSS, export_scored, variants_of
+from training.export.gate import export_scored, variants_of
 from training.export.trained import export
 from training.export.variants import table
 

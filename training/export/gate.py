@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from model.artefact import Precision, ScoreRecord
+from model.artefact import LARGEST_LOSS, Precision, ScoreRecord
 from model.errors import ParityError
 from training.export.images import find_images
 from training.export.trained import load
 from training.export.variants import Variant, compare
-
-LARGEST_LOSS = 0.005
-"""What a file of lower precision may lose of its main score."""
 
 
 def export_scored(
