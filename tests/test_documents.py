@@ -11,6 +11,7 @@ DOCUMENTS = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/operate.md",
     "docs/samples/README.md",
     "docs/train-your-own.md",
     *(str(path.relative_to(ROOT)) for path in ROOT.glob("model/pretrained/*.md")),
@@ -31,8 +32,9 @@ def test_every_file_that_a_document_names_is_there(name: str) -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_every_setting_that_the_readme_names_is_one() -> None:
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", ["README.md", "docs/operate.md"])
+def test_every_setting_that_a_document_names_is_one(name: str) -> None:
+    text = (ROOT / name).read_text()
     named = {match.lower() for match in re.findall(r"UNET_SERVICE_([A-Z_]+)", text)}
     shortened = {match.lower() for match in re.findall(r"`_([A-Z_]+)`", text)}
 

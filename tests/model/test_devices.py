@@ -25,5 +25,5 @@ def test_a_device_names_its_places(device: str, places: tuple[str, ...]) -> None
     "wrong", ["", "tpu", "CPU", "cuda:", "cuda:a", "cuda:0,", "cuda:-1", "cuda:0;1", "cpu:0", "0"]
 )
 def test_what_is_no_device_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="a device is auto, cpu, cuda"):
+    with pytest.raises(ValueError, match="a device is auto, cpu, openvino, cuda"):
         places_of(wrong)
