@@ -42,8 +42,8 @@ from model.sessions.cuda import CudaOptions, providers
 from model.sessions.onnx import CPU
 from model.sessions.protobuf import message
 from service.engine import Engine
-from service.loaded import Loaded
-from service.models import tile_shapes
+from service.models.loaded import Loaded
+from service.models.models import tile_shapes
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "model" / "pretrained" / "em-membranes.onnx"

@@ -19,7 +19,7 @@ from model.segmentation import Given, Segmentation
 from model.tiling import Tile
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job, Step
-from service.loaded import MOST_FAILURES, Loaded, TileShape
+from service.models.loaded import MOST_FAILURES, Loaded, TileShape
 
 OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad allocation", "BFCArena")
 """What ONNX Runtime's errors hold where memory ran out."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from model import averaging, planner
 from model.artefact import Averaging
-from service.loaded import Loaded
+from service.models.loaded import Loaded
 
 
 @dataclass(frozen=True, slots=True)

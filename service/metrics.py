@@ -21,9 +21,9 @@ from prometheus_client.registry import Collector
 from service.admission import Admission
 from service.decoding.pool import Decoders
 from service.engine import TurnReport
-from service.models import Models
+from service.models.models import Models
+from service.models.served import Change
 from service.schemas import ChangeKind
-from service.served import Change
 from service.stages import Stages
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4

@@ -21,10 +21,10 @@ from service.admission import Place
 from service.deadline import asked_wait_s
 from service.estimate import Demand
 from service.images import ImageHeader, read_header
-from service.loaded import Loaded
 from service.masks import Found, encode
 from service.metrics import MEDIA_TYPE
-from service.models import model_used
+from service.models.loaded import Loaded
+from service.models.models import model_used
 from service.negotiation import AnswerFormat, choose_format
 from service.openapi import PROBLEMS, SEGMENT_BODY, SEGMENT_RESPONSES
 from service.schemas import (

@@ -9,7 +9,7 @@ from service.admission import Admission
 from service.decoding.pool import Decoders
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.models import Models
+from service.models.models import Models
 from service.settings import Settings
 from service.stages import Stages
 

@@ -7,7 +7,7 @@ from PIL import Image
 from model.artefact import ScoreRecord
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_SHAPES, segment
-from service.models import Models
+from service.models.models import Models
 from service.settings import Settings
 from tests.conftest import DATA, ROOT
 from training.data.dataset import read_dataset

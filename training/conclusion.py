@@ -19,14 +19,16 @@ def finish(
 ) -> None:
     """Export the best checkpoint, settle and score the exported graph, and report."""
     data = export(folder.best, settings.precision)
-    folder.model.write_bytes(data)
-    draft = Runtime(folder.model).manifest
+    folder.draft.write_bytes(data)
+    draft = Runtime(folder.draft).manifest
     graph = data[: draft.graph_bytes]
     if prepared.settled is not None:
-        folder.model.write_bytes(pack(graph, with_scores_of(draft, prepared.settled)))
+        folder.draft.write_bytes(pack(graph, with_scores_of(draft, prepared.settled)))
+        folder.draft.replace(folder.model)
         print(f"\n{folder.model} is trained on every image; its scores are those of the run before")
     else:
-        evaluation = settle_and_score(folder.model, graph, draft, prepared.validation)
+        evaluation = settle_and_score(folder.draft, graph, draft, prepared.validation)
+        folder.draft.replace(folder.model)
         runtime = Runtime(folder.model)
         write_report(folder, runtime, prepared.validation, evaluation, prepared.plan, progress.log)
         print(f"\n{folder.model} on {len(prepared.validation)} validation images, as it is served:")

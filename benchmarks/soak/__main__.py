@@ -36,7 +36,7 @@ from model.architecture import Architecture
 from model.artefact import ClassInfo, Manifest, TrainingRecord, pack
 from model.network import UNet
 from model.runtime import Runtime
-from service.models import tile_shapes
+from service.models.models import tile_shapes
 from training.export.graph import export_graph
 
 RESULT = Path(__file__).parents[1] / "results" / "soak.json"

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import gpu
 from model.architecture import Architecture
 from service.engine import Engine
-from service.loaded import Loaded
+from service.models.loaded import Loaded
 from tests.conftest import ROOT, manifest_of, square
 from tests.service.recording import EDGE, MANIFEST, RecordingRuntime
 

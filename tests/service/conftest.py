@@ -21,12 +21,12 @@ from model.architecture import Architecture
 from model.artefact import pack
 from model.runtime import Runtime
 from service.app import create_app
-from service.catalogue import Catalogue
 from service.engine import Engine
-from service.loaded import Loaded
 from service.logs import JsonLines
-from service.models import Models
-from service.reload import Reload
+from service.models.catalogue import Catalogue
+from service.models.loaded import Loaded
+from service.models.models import Models
+from service.models.reload import Reload
 from service.settings import Settings
 from tests.conftest import graph_of, manifest_of, square
 

@@ -25,7 +25,7 @@ from model.sessions import Provider
 from service.engine import Backlog, Engine, Segmented, TurnReport
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue
-from service.loaded import MOST_FAILURES, Loaded
+from service.models.loaded import MOST_FAILURES, Loaded
 from tests.conftest import square
 from tests.service.recording import (
     EDGE,

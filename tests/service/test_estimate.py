@@ -10,7 +10,7 @@ from model.geometry import flops
 from model.planner import TileShapes
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job, Step
-from service.loaded import Loaded
+from service.models.loaded import Loaded
 from tests.service.conftest import noise
 from tests.service.recording import EDGE, FEW, MANIFEST, RecordingRuntime
 

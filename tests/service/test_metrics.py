@@ -17,7 +17,7 @@ from model.geometry import flops
 from model.runtime import Runtime
 from service.app import create_app
 from service.decoding.pool import Decoders
-from service.models import Models
+from service.models.models import Models
 from service.request_scope import OTHER_ROUTE
 from service.settings import Settings
 from tests.service.conftest import TILE_EDGE, TINY, TestClient, models_of, noise, png

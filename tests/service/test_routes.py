@@ -19,7 +19,7 @@ from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import segment
 from service.app import create_app
-from service.models import Models
+from service.models.models import Models
 from service.settings import Settings
 from tests.conftest import COLOURS
 from tests.service.conftest import (

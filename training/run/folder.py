@@ -26,6 +26,11 @@ class RunFolder:
         return self.path / "model.onnx"
 
     @property
+    def draft(self) -> Path:
+        """The artefact until it is scored: no service that watches the folder takes it."""
+        return self.path / "model.draft"
+
+    @property
     def plan(self) -> Path:
         """What was settled before the first step, with reasons."""
         return self.path / "plan.json"

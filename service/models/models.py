@@ -14,12 +14,12 @@ from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import ON_GPU
-from service.catalogue import Catalogue
 from service.engine import Engine
-from service.loaded import Loaded
-from service.reload import Reload
+from service.models.catalogue import Catalogue
+from service.models.loaded import Loaded
+from service.models.reload import Reload
+from service.models.served import Change, Served
 from service.schemas import ModelState, ModelUsed, RefusedArtefact, ServedModel
-from service.served import Change, Served
 from service.settings import Settings
 
 T = TypeVar("T")

@@ -19,10 +19,10 @@ from model.errors import (
     ServiceNotReady,
     ServiceStopping,
 )
-from service.catalogue import Catalogue
-from service.folder import Stamp, look
-from service.loaded import Loaded
-from service.served import Change, Refused, Served
+from service.models.catalogue import Catalogue
+from service.models.folder import Stamp, look
+from service.models.loaded import Loaded
+from service.models.served import Change, Refused, Served
 
 OpenModel = Callable[[Path], Loaded]
 """Verifies a file and opens it on every device; it raises what is wrong with it."""

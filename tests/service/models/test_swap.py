@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import pytest
 
 from model.errors import ServiceStopping, UNetError
-from service.loaded import Loaded
-from service.models import Models
-from service.served import Change
+from service.models.loaded import Loaded
+from service.models.models import Models
+from service.models.served import Change
 from tests.conftest import square
+from tests.service.models.shelf import Shelf
 from tests.service.recording import EDGE, Batch, RecordingRuntime, work
-from tests.service.shelf import Shelf
 
 T = TypeVar("T")
 
@@ -402,7 +402,7 @@ def test_a_watch_outlives_a_lost_folder_and_whatever_else(
         await watch.look()
         await watch.look()
         with monkeypatch.context() as patch:
-            patch.setattr("service.reload.look", None)
+            patch.setattr("service.models.reload.look", None)
             await watch.look()
         shelf.write("1", "cells", version=2)
         await watch.look()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import ArtefactNotFound
-from service.folder import Stamp, look
+from service.models.folder import Stamp, look
 
 
 def test_artefacts_are_found_by_name_and_nothing_else_is(tmp_path: Path) -> None:

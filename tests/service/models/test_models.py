@@ -9,8 +9,8 @@ from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, Servi
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
-from service import models as module
-from service.models import Models, tile_shapes
+from service.models import models as module
+from service.models.models import Models, tile_shapes
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
 from tests.service.recording import RecordingRuntime
 

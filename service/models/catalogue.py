@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.errors import ModelNotFound
-from service.served import Change, Refused, Served
-from service.uses import Uses
+from service.models.served import Change, Refused, Served
+from service.models.uses import Uses
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from model.errors import InferenceFailed
 from model.geometry import flops
 from model.planner import TileShapes
 from model.sessions import Provider
-from service.loaded import MOST_FAILURES, MOST_TILES_A_RUN, TILES_A_RUN, Loaded
+from service.models.loaded import MOST_FAILURES, MOST_TILES_A_RUN, TILES_A_RUN, Loaded
 from tests.conftest import square
 from tests.service.recording import EDGE, FEW, MANIFEST, OTHER_EDGE, RecordingRuntime
 

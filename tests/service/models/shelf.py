@@ -11,12 +11,12 @@ from pathlib import Path
 
 from model.artefact import Artefact
 from model.errors import ArtefactDamaged
-from service.catalogue import Catalogue
 from service.engine import Engine
-from service.loaded import Loaded
-from service.models import Models
-from service.reload import Reload
-from service.served import Change
+from service.models.catalogue import Catalogue
+from service.models.loaded import Loaded
+from service.models.models import Models
+from service.models.reload import Reload
+from service.models.served import Change
 from tests.conftest import square
 from tests.service.recording import EDGE, MANIFEST, RecordingRuntime
 

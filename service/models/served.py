@@ -7,8 +7,8 @@ from typing import Self
 from model.artefact import Artefact, Manifest
 from model.errors import ArtefactError, ArtefactNotFound, UNetError
 from model.sessions import Provider
-from service.folder import Stamp
-from service.loaded import Loaded
+from service.models.folder import Stamp
+from service.models.loaded import Loaded
 from service.schemas import ChangeKind, ModelChange, RefusedArtefact, ServedModel, ServedState
 
 MOST_DETAIL = 1000

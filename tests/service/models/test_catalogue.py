@@ -3,11 +3,11 @@
 from contextlib import suppress
 from pathlib import Path
 
-from service.loaded import Loaded
-from service.uses import Uses
+from service.models.loaded import Loaded
+from service.models.uses import Uses
 from tests.conftest import square
+from tests.service.models.shelf import Shelf
 from tests.service.recording import EDGE, RecordingRuntime
-from tests.service.shelf import Shelf
 
 ONE = Loaded([RecordingRuntime()], square(EDGE)).memory_bytes
 

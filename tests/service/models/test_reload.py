@@ -14,9 +14,9 @@ from model.errors import (
     ServiceNotReady,
     ServiceStopping,
 )
-from service.folder import Stamp
-from service.served import MOST_DETAIL, Refused
-from tests.service.shelf import Shelf
+from service.models.folder import Stamp
+from service.models.served import MOST_DETAIL, Refused
+from tests.service.models.shelf import Shelf
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import TestClient, noise, png, serving, settings_of, write_artefact
+from tests.service.models.shelf import Shelf
 from tests.service.recording import EDGE
-from tests.service.shelf import Shelf
 
 IMAGE = png(noise(20, 20))
 
@@ -218,7 +218,7 @@ def test_the_folder_is_watched_unless_the_setting_is_0(
     async def watch(_: object, pause: Any) -> None:
         pauses.append(pause.args[0])
 
-    monkeypatch.setattr("service.models.Models.watch", watch)
+    monkeypatch.setattr("service.models.models.Models.watch", watch)
     with shelf.models(started=False) as models:
         app = create_app(Settings(reload_every_s=every_s), models)
         with TestClient(app) as client:

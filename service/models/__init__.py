@@ -1,0 +1,7 @@
+"""The models that are served, and how they come, change and go.
+
+models.py     what routes ask, and the thread in which models are opened
+catalogue.py  what is served, refused and open by now
+served.py     one name in it; loaded.py the open model behind it; uses.py who uses which
+reload.py     keeps the catalogue in step with the folder; folder.py what is in that
+"""
