@@ -95,8 +95,12 @@ class Loaded:
 
     @property
     def warm_shapes(self) -> tuple[TileShape, ...]:
-        """What is warmed up, height and width in px: all shapes, or the largest of very many."""
-        edge = self.manifest.geometry.edge_at_most(math.isqrt(self.shapes.largest_area))
+        """What is warmed up, height and width in px: all shapes, or the smallest of very many.
+
+        Where shapes are free nothing is prepared for any: one run shows that the model runs, and
+        how fast.
+        """
+        edge = self.manifest.geometry.smallest_tiling_edge
         return self.shapes.all or ((edge, edge),)
 
     @property

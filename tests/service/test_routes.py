@@ -274,7 +274,7 @@ def test_readyz_names_what_really_runs_and_the_warm_tiles(client: TestClient) ->
     (state,) = answer["models"]
     assert (state["name"], state["state"]) == ("tiny", "ready")
     assert (state["provider"], state["device"], state["precision"]) == ("cpu", "cpu", "fp32")
-    assert state["tile_shapes"] == [[TILE_EDGE, TILE_EDGE]]
+    assert state["tile_shapes"] == [[204, 204]]
 
 
 class SlowToWarmUp(Runtime):

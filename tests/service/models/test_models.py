@@ -106,8 +106,8 @@ def test_models_of_different_depths_have_tiles_of_their_own(tmp_path: Path) -> N
     write_artefact(tmp_path)
     write_artefact(tmp_path, Architecture(depth=2, base_channels=2), name="flat")
     loaded = Models.open(settings_of(tmp_path, tile_edge=450)).loaded
-    assert loaded["tiny"].warm_shapes == ((444, 444),)
-    assert loaded["flat"].warm_shapes == ((448, 448),)
+    assert loaded["tiny"].shapes.largest_area == 444**2
+    assert loaded["flat"].shapes.largest_area == 448**2
 
 
 def test_models_are_not_ready_before_they_are_started(two: Path) -> None:
