@@ -17,27 +17,24 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import torch
 
 from benchmarks.machine import describe
 from benchmarks.serving import SERVICE, free_port, process, stop, variables
 from benchmarks.soak.cases import Case, Kind, bad_cases, cancelled_cases, good_cases
 from benchmarks.soak.client import send
 from benchmarks.soak.trend import Trend, trend
-from benchmarks.soak.watch import Usage, descendants, held_in_the_end, usage
+from benchmarks.untrained import write_artefact
+from benchmarks.usage import Usage, descendants, held_in_the_end, usage
 from model.architecture import Architecture
-from model.artefact import ClassInfo, Manifest, TrainingRecord, pack
-from model.network import UNet
 from model.runtime import Runtime
 from service.models.models import tile_shapes
-from training.export.graph import export_graph
 
 RESULT = Path(__file__).parents[1] / "results" / "soak.json"
 REQUESTS, ROUND, CLIENTS = 5000, 50, 8
@@ -45,7 +42,6 @@ SHARES: dict[Kind, float] = {"good": 0.7, "bad": 0.2, "cancelled": 0.1}
 ARCHITECTURE = Architecture(in_channels=1, num_classes=3, depth=2, base_channels=4)
 TILE_EDGE = 108
 """So small that most images have several tiles."""
-COLOURS = ("#000000", "#e69f00", "#56b4e9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        write_artefact(Path(folder) / "tiny.onnx")
+        write_artefact(Path(folder) / "tiny.onnx", ARCHITECTURE)
         outcome = soak(Path(folder), arguments.requests)
     seconds = time.perf_counter() - began
     print(report(outcome, seconds))
@@ -153,29 +149,6 @@ def draw(cases: dict[Kind, list[Case]], requests: int) -> list[Case]:
     random = np.random.default_rng(0)
     kinds: list[Kind] = random.choice(list(SHARES), requests, p=list(SHARES.values())).tolist()
     return [cases[kind][random.integers(len(cases[kind]))] for kind in kinds]
-
-
-def write_artefact(path: Path) -> None:
-    """Write a network that nobody trained."""
-    torch.manual_seed(0)
-    colours = enumerate(COLOURS)
-    manifest = Manifest(
-        name=path.stem,
-        architecture=ARCHITECTURE,
-        classes=tuple(ClassInfo(id=i, name=f"class-{i}", colour=colour) for i, colour in colours),
-        training=TrainingRecord(
-            data="none",
-            licence="none",
-            data_sha256="0" * 64,
-            training_images=(),
-            validation_images=(),
-            steps=0,
-            command="python -m benchmarks.soak",
-        ),
-        created=date(2026, 1, 1),
-        software={},
-    )
-    path.write_bytes(pack(export_graph(UNet(ARCHITECTURE).eval(), "fp32"), manifest))
 
 
 def report(outcome: Outcome, seconds: float) -> str:

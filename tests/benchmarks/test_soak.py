@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.soak.__main__ import SHARES, Outcome, soak
-from benchmarks.soak.watch import Usage
+from benchmarks.usage import Usage
 from model.architecture import Architecture
 from tests.service.conftest import write_artefact
 

@@ -1,6 +1,7 @@
 """What a server holds: memory, threads, children and files by Linux, requests by itself."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,20 @@ def descendants(pid: int) -> list[int]:
         wanted = {child for child, parent in parents.items() if parent in wanted}
         found += sorted(wanted)
     return found
+
+
+def proportional_bytes(pids: Sequence[int]) -> int:
+    """Give the memory that processes take together; pages that they share count once."""
+    return sum(map(_proportional, pids))
+
+
+def _proportional(pid: int) -> int:
+    """Read the proportional set size of a process, in bytes; 0 where it is gone."""
+    try:
+        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def held(client: httpx.Client) -> dict[str, float]:
