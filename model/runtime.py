@@ -38,7 +38,7 @@ class Runtime:
             path: The `.onnx` file.
             device: `cuda`, or `cuda:` and a number, and `openvino` must be had or it is an error;
                 `cpu` is ONNX Runtime on the CPU; `auto` takes the first GPU where it can be had,
-                else what `open_on_cpu` chooses.
+                else what `open_on_cpu` chooses, unless a GPU was asked for by other options.
             threads: CPU threads of one inference; 0 is one for each core that the process has.
             cuda: How a GPU is used.
 
@@ -103,7 +103,7 @@ class Runtime:
     def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
         """Run empty tiles of one shape, so that no request pays for the first run of it."""
         channels = self.manifest.architecture.in_channels
-        self.run(np.zeros((batch, channels, *tile_shape), np.float32))
+        self.labels(np.zeros((batch, channels, *tile_shape), np.float32))
 
 
 def refuse_two_runtimes() -> None:
@@ -134,7 +134,8 @@ def _open(artefact: Artefact, data: bytes, place: str, threads: int, cuda: CudaO
     try:
         return open_on_cuda(artefact.path, data, artefact.manifest, int(number or 0), cuda)
     except DeviceError as exc:
-        if place != "auto":
+        asked_for = place != "auto" or cuda.tensorrt_cache is not None or cuda.precision != "fp32"
+        if asked_for:
             raise
         log.info("running on the CPU: %s", exc)
         return open_on_cpu(artefact, data, threads)

@@ -20,11 +20,11 @@ from prometheus_client.registry import Collector
 
 from service.admission import Admission
 from service.decoding.pool import Decoders
-from service.engine import TurnReport
 from service.models.models import Models
 from service.models.served import Change
 from service.schemas import ChangeKind
 from service.stages import Stages
+from service.turn import TurnReport
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

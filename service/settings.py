@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     else ONNX Runtime. Every answer says what it was."""
     gpu_precision: GpuPrecision = "fp32"
     """What GPUs compute in: fp32 is true float32, without TF32; fp16 uses their tensor cores, and
-    labels may differ where two classes are nearly as likely."""
+    labels may differ where two classes are nearly as likely. fp16 is refused where no GPU is."""
     tensorrt_cache: Path | None = None
     """Folder for TensorRT's engines: GPUs then run the models by TensorRT, or refuse to start."""
     model_dir: Path = PRETRAINED

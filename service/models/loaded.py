@@ -121,8 +121,9 @@ class Loaded:
                 for tiles in _powers_of_two(self.most_tiles(shape)):
                     if stopping.is_set():
                         return
-                    speed = self._speed(runtime, shape, tiles)
-                    self.work_a_second = self.work_a_second or speed
+                    self._speed(runtime, shape, tiles)
+                    if not self.work_a_second:  # the first run of a shape is not like others
+                        self.work_a_second = self._speed(runtime, shape, tiles)
         except Exception as exc:  # whatever it is: what waits for the model would wait for ever
             log.exception("%s did not warm up", self.manifest.name)
             self.failure = str(exc) or type(exc).__name__
@@ -156,7 +157,7 @@ class Loaded:
         runtime, best, most = self.runtimes[0], 0.0, MOST_TILES_A_RUN[self.provider]
         for tiles in _powers_of_two(most):
             try:
-                self._speed(runtime, shape, tiles)  # the first run of a shape is not like others
+                self._speed(runtime, shape, tiles)
                 speed = self._speed(runtime, shape, tiles)
             except InferenceFailed:
                 if tiles == 1:
@@ -193,7 +194,7 @@ class Loaded:
         if tiles > 1:
             self._most[shape] = tiles // 2
             return
-        area = shape[0] * shape[1] // 2
+        area = min(self.shapes.largest_area, shape[0] * shape[1]) // 2
         fitting = tuple(edge for edge in self.shapes.edges if edge**2 <= area)
         smallest = self.manifest.geometry.smallest_tiling_edge**2
         if area >= smallest and (fitting or not self.shapes.edges):

@@ -215,6 +215,18 @@ def test_auto_falls_back_and_says_so(
     assert "running on the CPU" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "options", [CudaOptions(precision="fp16"), CudaOptions(tensorrt_cache=Path("engines"))]
+)
+def test_auto_does_not_fall_back_where_a_gpu_was_asked_for_in_other_ways(
+    make_artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch, options: CudaOptions
+) -> None:
+    pretend_gpu_build(monkeypatch, ends_up_on=["CPUExecutionProvider"])
+
+    with pytest.raises(DeviceError):
+        Runtime(make_artefact(SMALL), "auto", cuda=options)
+
+
 def test_two_runtimes_in_one_environment_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_distributions", lambda: {"onnxruntime", "onnxruntime-gpu"})
 
@@ -232,7 +244,7 @@ def test_warming_up_runs_one_batch_of_the_shape(
 ) -> None:
     runtime = Runtime(make_artefact(Architecture(base_channels=4, in_channels=3)), "cpu", threads=1)
     seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(runtime, "run", lambda tiles: seen.append(tiles.shape))
+    monkeypatch.setattr(runtime, "labels", lambda tiles: seen.append(tiles.shape))
 
     runtime.warm_up((204, 236), batch=2)
 

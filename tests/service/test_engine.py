@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import Segmentation
 from model.sessions import Provider
-from service.engine import Backlog, Engine, Segmented, TurnReport
+from service.engine import Backlog, Engine
 from service.estimate import Demand, Forecast
-from service.fair_queue import FairQueue
+from service.fair_queue import FairQueue, Job
 from service.models.loaded import MOST_FAILURES, Loaded
+from service.turn import Pass, Segmented, TurnReport, Waiter, write
 from tests.conftest import square
 from tests.service.recording import (
     EDGE,
@@ -240,12 +242,12 @@ def test_tiles_of_an_image_that_nobody_waits_for_are_not_run() -> None:
     assert runtime.runs == [(1,), (2,), (2,)]
 
 
-def failing_on(image: int) -> RecordingRuntime:
+def failing_on(image: int, provider: Provider = "cpu") -> RecordingRuntime:
     def fail(batch: Batch) -> None:
         if image in batch:
             raise InferenceFailed("The runtime failed.")
 
-    runtime = RecordingRuntime()
+    runtime = RecordingRuntime(provider)
     runtime.before_run = fail
     return runtime
 
@@ -635,6 +637,57 @@ def test_a_model_without_memory_for_any_tile_fails_and_does_not_try_for_ever() -
     runtime = short_of_memory(RecordingRuntime(), 1)
     (outcome,) = run_all(runtime, work(1, tiles=2))
     assert isinstance(outcome, InferenceFailed)
+
+
+def test_of_an_image_that_failed_no_part_is_run_any_more() -> None:
+    """Where its first tile was divided, all the other parts would fail as well."""
+    edge = MANIFEST.geometry.edge_at_most(6 * EDGE)
+    size, shapes = MANIFEST.geometry.output_edge(edge), TileShapes(edge**2)
+    runtime, tried = RecordingRuntime(), list[int]()
+
+    def too_much(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        tried.append(tiles.size)
+        raise MemoryError
+
+    runtime.run = too_much  # type: ignore[method-assign]  # a seam
+    passes = begin(
+        np.ones((1, size, size)), MANIFEST, shapes, averaging="none", output="foreground"
+    )
+
+    async def submit() -> None:
+        with started(ServesOne(runtime, shapes)) as engine, pytest.raises(InferenceFailed):
+            await engine.run(*passes)
+
+    asyncio.run(submit())
+    assert tried == sorted(set(tried), reverse=True)  # each time a smaller one, and one of each
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_one_image_counts_once_however_many_of_its_tiles_fail(provider: Provider) -> None:
+    async def submit() -> str:
+        with started(ServesOne(failing_on(1, provider), square(EDGE))) as engine:
+            with pytest.raises(InferenceFailed):
+                await engine.run(work(1, tiles=MOST_FAILURES + 1))
+            await engine.run(work(2, tiles=1))  # after all that is left of the other
+            return engine.model.state
+
+    assert asyncio.run(submit()) == "ready"
+
+
+def test_a_tile_is_written_by_one_device_at_a_time() -> None:
+    """Passes that are averaged share a canvas, and adding to it is no single step."""
+    held = list[bool]()
+
+    async def submit() -> None:
+        loop = asyncio.get_running_loop()
+        waiter = Waiter((), loop, loop.create_future(), tiles_left=1)
+        written = SimpleNamespace(
+            given="logits", write=lambda *_: held.append(waiter.lock.locked())
+        )
+        write(Job(waiter, ()), Pass(cast("Segmentation", written), cast("Any", None)), np.zeros(1))
+
+    asyncio.run(submit())
+    assert held == [True]
 
 
 def test_a_model_that_fails_on_image_after_image_is_not_ready() -> None:

@@ -1,0 +1,187 @@
+"""A turn on a device: tiles of one kind, of one or several images, and what became of them."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal, TypeAlias, cast
+
+from numpy.typing import NDArray
+
+from model.errors import GeometryError, InferenceFailed
+from model.geometry import flops
+from model.planner import plan_tiles
+from model.segmentation import Given, Segmentation
+from model.tiling import Tile
+from service.estimate import Demand
+from service.fair_queue import Job, Step
+from service.models.loaded import Loaded, TileShape
+
+OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad allocation", "BFCArena")
+"""What ONNX Runtime's errors hold where memory ran out."""
+
+Outcome = Literal["done", "failed", "out-of-memory"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A finished image and where its time went."""
+
+    work: Segmentation
+    """The first pass; its canvas is full."""
+    queue_s: float
+    """Time in which other requests had their turn."""
+    inference_s: float
+    """Time in which this image's tiles were read, run and written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReport:
+    """What came of one run of tiles on a device, for whoever counts."""
+
+    model: str
+    outcome: Outcome
+    tiles: int
+    input_pixels: int
+    """What the tiles read, halos included."""
+    output_pixels: int
+    """What they wrote, or would have."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """Who waits for an image, and what for. Several devices may run its tiles at a time."""
+
+    passes: Sequence[Segmentation]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Segmented]
+    tiles_left: int
+    submitted: float = field(default_factory=time.perf_counter)
+    inference_s: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held where a tile is written, since passes may share a canvas, or counted."""
+
+    def count(self, seconds: float) -> bool:
+        """Count a tile that was written; say whether it was the last."""
+        with self.lock:
+            self.inference_s += seconds
+            self.tiles_left -= 1
+            return self.tiles_left == 0
+
+    def divide(self, parts: int) -> None:
+        """Expect so many tiles in place of one."""
+        with self.lock:
+            self.tiles_left += parts - 1
+
+    def finish(self) -> None:
+        """Tell that all tiles are written."""
+        elapsed = time.perf_counter() - self.submitted
+        self._settle(Segmented(self.passes[0], elapsed - self.inference_s, self.inference_s))
+
+    def fail(self, error: Exception) -> None:
+        """Tell that there will be no answer, and why."""
+        self._settle(error)
+
+    def _settle(self, outcome: Segmented | Exception) -> None:
+        def settle() -> None:
+            if self.future.done():
+                return
+            if isinstance(outcome, Exception):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+
+        try:
+            self.loop.call_soon_threadsafe(settle)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            log.debug("an answer came after its event loop had ended")
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A tile, and the pass that reads and writes it."""
+
+    work: Segmentation
+    tile: Tile
+
+
+ImageJob: TypeAlias = Job[Waiter, Pass]
+Turn: TypeAlias = Sequence[tuple[ImageJob, Step[Pass]]]
+
+
+def make_step(model: Loaded, work: Segmentation, tile: Tile) -> Step[Pass]:
+    """Make a tile's step: of tiles of its model, its shape and what is wanted of it."""
+    shape = tile.input_region.shape
+    cost = flops(model.manifest.architecture, shape)
+    return Step(Pass(work, tile), (model, shape, work.given), cost)
+
+
+def demand_of(job: ImageJob) -> Demand:
+    """Say what an image still asks for."""
+    model, _, _ = kind_of(next(iter(job.kinds)))
+    pixels = sum(prod(work.plan.region.shape) for work in job.owner.passes)
+    return Demand(pixels, job.work, model.work_a_second)
+
+
+def report_of(turn: Turn, outcome: Outcome) -> TurnReport:
+    """Say what came of a turn."""
+    model, shape, _ = kind_of(turn[0][1].kind)
+    written = sum(prod(step.item.tile.output_region.shape) for _, step in turn)
+    return TurnReport(model.manifest.name, outcome, len(turn), len(turn) * prod(shape), written)
+
+
+def divide(model: Loaded, step: Step[Pass]) -> list[Step[Pass]]:
+    """Cover what a tile writes by the smaller tiles that the model takes by now, if there are."""
+    taken, region = step.item, step.item.tile.output_region
+    try:
+        plan = plan_tiles(
+            taken.work.plan.image_shape, model.manifest.architecture, model.shapes, region
+        )
+    except GeometryError:
+        return []
+    if plan.tile_shape == taken.tile.input_region.shape:
+        return []
+    return [make_step(model, taken.work, tile) for tile in plan.tiles]
+
+
+def kind_of(kind: Hashable) -> tuple[Loaded, TileShape, Given]:
+    """Read what `make_step` wrote: model, input shape, and whether labels or logits are wanted."""
+    return cast("tuple[Loaded, TileShape, Given]", kind)
+
+
+def write(job: ImageJob, taken: Pass, output: NDArray[Any]) -> None:
+    """Write a tile once: what is averaged would be counted twice."""
+    work = taken.work
+    try:
+        with job.owner.lock:
+            (work.write_labels if work.given == "labels" else work.write)(taken.tile, output)
+    except Exception as exc:  # whatever it is, the worker lives on for the other images
+        log.exception("a tile could not be written")
+        fail(job, failure(exc))
+
+
+def fail(job: ImageJob, error: Exception) -> None:
+    """Tell who waits; what is left of the image is dropped."""
+    job.abandoned = True
+    job.owner.fail(error)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Say whether a failure, or what caused it, was for want of memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY):
+            return True
+        error = error.__cause__
+    return False
+
+
+def failure(cause: Exception) -> InferenceFailed:
+    """Say that an image failed; the log has the cause."""
+    error = InferenceFailed("The model failed on this image.")
+    error.__cause__ = cause
+    return error
