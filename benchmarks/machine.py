@@ -1,12 +1,13 @@
 """On what it was measured."""
 
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from model.cores import usable_cores
+from model.sessions.processor import BFLOAT16, CPUINFO, INT8, computes_in
+
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Instruction sets that decide how fast a convolution is, as Linux names them."""
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "monai", "uvicorn")
@@ -17,7 +18,7 @@ def describe() -> dict[str, object]:
     return {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
-        "instructions": [name for name in INSTRUCTIONS if has(name)],
+        "instructions": [name for name in INSTRUCTIONS if computes_in(frozenset({name}))],
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
@@ -25,24 +26,14 @@ def describe() -> dict[str, object]:
     }
 
 
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def has(instruction: str) -> bool:
-    """Whether the processor has an instruction set."""
-    return instruction in (_cpuinfo("flags") or "").split()
-
-
 def has_vnni() -> bool:
     """Whether it multiplies integers of 8 bits in one instruction."""
-    return any(map(has, ("avx_vnni", "avx512_vnni", "amx_int8")))
+    return computes_in(INT8)
 
 
 def has_bf16() -> bool:
     """Whether it multiplies bfloat16."""
-    return any(map(has, ("avx512_bf16", "amx_bf16")))
+    return computes_in(BFLOAT16)
 
 
 def _cpuinfo(key: str) -> str:
