@@ -79,7 +79,9 @@ def test_gpus_are_named_by_their_numbers_and_used_in_one_way(tmp_path: Path) -> 
 
 
 def test_a_wrong_device_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ValidationError, match="auto, cpu, cuda, or cuda: and numbers of GPUs"):
+    with pytest.raises(
+        ValidationError, match="auto, cpu, openvino, cuda, or cuda: and numbers of GPUs"
+    ):
         Settings(device="cuda:a")
 
 
