@@ -1,7 +1,7 @@
 """A plain FastAPI service around torch: `uvicorn benchmarks.peers.torch_service:app`.
 
-Its handler is a coroutine that computes, as many are; so requests run one after the other, and do not
-take the cores from each other.
+Its handler is a coroutine that computes, as many are; so requests run one after the other, and do
+not take the cores from each other.
 """
 
 import os
