@@ -19,7 +19,7 @@ class Segment:
     def __init__(self) -> None:
         self.solve = open_solver()
 
-    @bentoml.api  # type: ignore[untyped-decorator]  # likewise
+    @bentoml.api  # type: ignore[untyped-decorator]  # it is installed where it runs
     def segment(
         self, image: Annotated[Path, ContentType("image/*")]
     ) -> Annotated[bytes, ContentType("image/png")]:
