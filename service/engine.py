@@ -49,8 +49,9 @@ class Engine:
     """Runs the tiles of all models.
 
     Every turn takes tiles of the image that is owed most, and of others whose tiles have the same
-    shape where the device gains from a batch. So a large image delays a small one by a turn or
-    two, not by its size. What nobody waits for any more is dropped before it costs a turn.
+    shape where the device gains from a batch. So a large image delays a small one by the turn
+    that runs and a fair share, not by its size. What nobody waits for any more is dropped before
+    it costs a turn.
     """
 
     def __init__(self, devices: int = 1) -> None:

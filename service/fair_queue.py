@@ -1,11 +1,13 @@
 """Turns on a device, shared fairly by work: who waits for tiles, and whose come next.
 
-Every image has a start tag: the virtual time at which it came, moved on by the work of each of its
-tiles that was taken. The tiles of the lowest tag are next. Virtual time passes as work is done,
-divided by how many wait: an image that comes late owes nothing for the time before it, and one that
-has waited long is overtaken by no stream of small ones.
+Every image has a tag: the virtual time at which it came, moved on by the work of each of its tiles
+that was taken. Next is the tile that the device would finish first, were it shared by all that wait
+at once: the lowest tag with the tile's own work on top, so that a small tile does not wait for a
+large one that came no earlier. Virtual time passes as work is done, divided by how many wait: an
+image that comes late owes nothing for the time before it, and one that has waited long is overtaken
+by no stream of small ones. Who waits alone has the whole device and is owed nothing more.
 
-Source: Goyal, Vin and Cheng 1996, start-time fair queueing; virtual time is that of fluid sharing.
+Source: Demers, Keshav and Shenker 1989, fair queueing by finish times.
 """
 
 import time
@@ -53,6 +55,7 @@ class Job(Generic[Owner, Item]):
         self.taken = 0
         """Tiles that had their turn."""
         self.tag = 0.0
+        """Virtual time at which fluid sharing would have done what was taken."""
         self._steps: dict[Hashable, deque[Step[Item]]] = {}
         for step in steps:
             self._steps.setdefault(step.kind, deque()).append(step)
@@ -71,6 +74,10 @@ class Job(Generic[Owner, Item]):
     def count(self, kind: Hashable) -> int:
         """Count the tiles of a kind that were not taken yet."""
         return len(self._steps.get(kind, ()))
+
+    def finish_of(self, kind: Hashable) -> float:
+        """Give the virtual time at which fluid sharing would have done the next tile of a kind."""
+        return self.tag + self._steps[kind][0].work
 
     def take(self, kind: Hashable) -> Step[Item]:
         """Take the next tile of a kind."""
@@ -150,13 +157,17 @@ class FairQueue(Generic[Owner, Item]):
         ]
         if not offers:
             return []
-        _, kind = min(offers, key=lambda offer: _turn_of(offer[0]))
+        _, kind = min(offers, key=lambda offer: _turn_of(*offer))
         turn: list[tuple[Job[Owner, Item], Step[Item]]] = []
         waiting = sum(job.count(kind) for job in self._jobs)
         for _ in range(min(most(kind, waiting), waiting)):
-            job = min((job for job in self._jobs if job.count(kind)), key=_turn_of)
-            turn.append((job, job.take(kind)))
-            self._virtual += turn[-1][1].work / len(self._jobs)
+            having = (job for job in self._jobs if job.count(kind))
+            job = min(having, key=lambda job: _turn_of(job, kind))
+            step = job.take(kind)
+            turn.append((job, step))
+            self._virtual += step.work / len(self._jobs)
+        if len(self._jobs) == 1:
+            self._virtual = turn[0][0].tag
         self._remove(job for job, _ in turn if job.is_taken)
         return turn
 
@@ -170,6 +181,6 @@ class FairQueue(Generic[Owner, Item]):
         self._jobs = [job for job in self._jobs if id(job) not in gone]
 
 
-def _turn_of(job: Job[Owner, Item]) -> tuple[float, int]:
-    """Order by tags; of equal ones, who had no turn yet is before who had some."""
-    return job.tag, job.taken
+def _turn_of(job: Job[Owner, Item], kind: Hashable) -> tuple[float, int]:
+    """Order by what would be finished first; of equal ones, who had no turn is before who had."""
+    return job.finish_of(kind), job.taken
