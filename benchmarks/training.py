@@ -121,7 +121,7 @@ def large(folder: Path) -> dict[str, float]:
     store = make_store(folder)
     images = [copied(store.images[0], folder / str(copy)) for copy in range(copies)]
     limit_memory(LARGE_BYTES)
-    return run_loop(folder, Store(tuple(images), store.class_weights))
+    return run_loop(folder, replace(store, images=tuple(images)))
 
 
 def copied(image: StoredImage, folder: Path) -> StoredImage:

@@ -80,10 +80,15 @@ def stored(
 
 
 def make_sampler(
-    images: Sequence[StoredImage], plan: Plan | None = None, seed: int = 0, depth: int = DEPTH
+    images: Sequence[StoredImage],
+    plan: Plan | None = None,
+    seed: int = 0,
+    depth: int = DEPTH,
+    channels: int | None = None,
 ) -> Sampler:
-    """Sample images whose classes weigh 0.5, 2, 3 and 4."""
-    store = Store(tuple(images), np.array([0.5, 2, 3, 4], np.float32))
+    """Sample images whose classes weigh 0.5, 2, 3 and 4, for a network that reads all channels."""
+    channels = channels or max(len(image.pixels) for image in images)
+    store = Store(tuple(images), channels, np.array([0.5, 2, 3, 4], np.float32))
     return Sampler(store, plan or make_plan(), Geometry(depth), seed, CPU)
 
 

@@ -111,7 +111,6 @@ class Sampler:
         sizes = [math.sqrt(math.prod(image.size)) for image in store.images]
         self._chances = torch.tensor(sizes, dtype=torch.float64)
         self._class_weights = torch.from_numpy(store.class_weights).to(device)
-        self._channels = max(image.pixels.shape[0] for image in store.images)
 
     def draw(self, step: int, places: Sequence[int]) -> Tiles:
         """Draw the tiles at some places of a step's batch."""
@@ -126,7 +125,7 @@ class Sampler:
         pixels, labels, weights = self.cut(image, warp)
         noise = torch.Generator(self.device).manual_seed(random.initial_seed())
         varied = vary_intensity(pixels, random, noise)
-        return varied.expand(self._channels, -1, -1), labels, weights  # grey stays grey
+        return varied.expand(self.store.channels, -1, -1), labels, weights  # grey stays grey
 
     def cut(self, image: StoredImage, warp: Warp) -> tuple[Tensor, Tensor, Tensor]:
         """Sample the pixels (C, edge, edge) of the image's channels, labels and weights."""

@@ -64,6 +64,8 @@ class Store:
     """The training images of a run."""
 
     images: tuple[StoredImage, ...]
+    channels: int
+    """That the network reads; a grey image is replicated to them."""
     class_weights: NDArray[np.float32]
     """(K,) weights of the classes."""
 
@@ -93,7 +95,8 @@ def prepare(
             drafts.append(draft)
             counts += found
     mapped = np.memmap(folder / "arrays", np.uint8, "r")
-    return Store(tuple(draft.mapped(mapped) for draft in drafts), class_weights(counts))
+    stored = tuple(draft.mapped(mapped) for draft in drafts)
+    return Store(stored, architecture.in_channels, class_weights(counts))
 
 
 class _Place(NamedTuple):

@@ -296,6 +296,11 @@ class TestTiles:
         ]
         assert 5 < sum(is_grey) < 35
 
+    def test_grey_alone_is_replicated_for_a_network_that_reads_colour(self) -> None:
+        tiles = make_sampler([noise_image(40, 40, channels=1)], channels=3).draw(0, range(2)).pixels
+        assert tiles.shape == (2, 3, EDGE, EDGE)
+        assert torch.equal(tiles[:, 0], tiles[:, 2])
+
     def test_pixels_are_on_the_scale_of_the_whole_image(self) -> None:
         image = noise_image(40, 40, channels=1)
         other = StoredImage(
