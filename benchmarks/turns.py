@@ -4,6 +4,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+REST_S = 0.25
+"""Before each turn: ONNX Runtime's and OpenMP's threads spin on after a run, and whoever came next
+would pay for that with a core."""
+
 Seconds = dict[str, list[float]]
 """Of every contestant, the time of each of its turns, in s."""
 
@@ -20,6 +24,7 @@ def in_turns_cold(contestants: Mapping[str, Callable[[], object]], rounds: int) 
     seconds: Seconds = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
+            time.sleep(REST_S)
             seconds[name].append(seconds_of(run))
     return seconds
 

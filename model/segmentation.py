@@ -13,9 +13,10 @@ from model.intensity import IntensityScale, match_channels
 from model.planner import TileShapes, plan_tiles
 from model.tiling import Plan, Region, Tile, extract, place
 
-DEFAULT_TILE_EDGE = 1212
-"""Edge of a square as large as tiles may be where nobody sets another, in px; it holds 1024×1024 px
-whole."""
+DEFAULT_TILE_EDGE = 892
+"""Edge of a square as large as tiles may be where nobody sets another, in px. A tile is run to its
+end, whoever comes meanwhile: this one costs less than twice what a 512×512 image does. One of 1212
+px costs 3.5 times that, and saves 6% of the work of 100 megapixels."""
 DEFAULT_SHAPES = TileShapes(DEFAULT_TILE_EDGE**2)
 
 Wanted = Literal["labels", "instances"]

@@ -54,7 +54,8 @@ class Settings(BaseSettings):
     default_model: str = ""
     """Model of requests that name none; where this is empty, nuclei or else the first by name."""
     tile_edge: Annotated[int, Field(ge=1)] = DEFAULT_TILE_EDGE
-    """Largest input tile edge, in px: larger is faster and takes more memory."""
+    """Largest input tile edge, in px: larger is less work for a large image, takes more memory, and
+    lets whoever comes meanwhile wait longer."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of one inference; 0 is one for each core that the service has: the
     least of the cores that it may run on and the CPU quotas of its control groups (a container's
