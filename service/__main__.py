@@ -1,15 +1,20 @@
 """`python -m service`: read the settings, open the models, serve."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from model.errors import UNetError
 from service import logs
-from service.app import create_app
-from service.server import Server
+from service.decoding.pool import Decoders
+from service.models.models import Models
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.server import Server
 
 
 def main() -> int:
@@ -28,13 +33,28 @@ def main() -> int:
             print(f"UNET_SERVICE_{name} is {entry['input']!r}: {entry['msg']}.", file=sys.stderr)
         return 2
     try:
-        app = create_app(settings)
+        server = prepare(settings)
     except UNetError as exc:
         print(f"cannot serve: {exc}", file=sys.stderr)
         return 1
-    server = Server(app, settings)
     server.run()
     return 0 if server.started else 3
+
+
+def prepare(settings: Settings) -> "Server":
+    """Do at a time what takes long: start decoders, open models, import the web framework.
+
+    Raises:
+        UNetError: if a model cannot be served as the settings ask.
+    """
+    decoders = Decoders(settings.decode_timeout_s)
+    decoders.start()
+    with ThreadPoolExecutor(1) as opening:
+        models = opening.submit(Models.open, settings)
+        from service.app import create_app
+        from service.server import Server
+
+        return Server(create_app(settings, models.result(), decoders), settings)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import errors, routes
 from service.admission import Admission
-from service.decoding.pool import Decoders
+from service.decoding.pool import AT_A_TIME, Decoders
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.models.models import Models
@@ -21,16 +21,18 @@ from service.request_scope import RequestScope
 from service.settings import Settings
 from service.state import State
 
-PIXEL_THREADS = 2
-"""Images decoded or encoded at a time: each holds a few bytes a pixel while it is."""
 
-
-def create_app(settings: Settings | None = None, models: Models | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    models: Models | None = None,
+    decoders: Decoders | None = None,
+) -> FastAPI:
     """Build the application.
 
     Args:
         settings: None reads the environment.
         models: None opens those that the settings name.
+        decoders: They end with the application; None starts some with it.
 
     Raises:
         UNetError: if a model cannot be served as the settings ask.
@@ -44,30 +46,30 @@ def create_app(settings: Settings | None = None, models: Models | None = None) -
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        decoders = Decoders(PIXEL_THREADS, timeout_s=settings.decode_timeout_s)
+        pool = decoders or Decoders(settings.decode_timeout_s)
         admission = Admission(
             settings.max_pending_requests, settings.max_pending_pixels, models.engine.forecast
         )
-        metrics.watch(models, admission, decoders)
+        metrics.watch(models, admission, pool)
         app.state.service = State(
             settings,
             models,
             admission,
             lifecycle,
             metrics,
-            decoders,
-            anyio.CapacityLimiter(PIXEL_THREADS),
+            pool,
+            anyio.CapacityLimiter(AT_A_TIME),
         )
         pause = partial(asyncio.sleep, settings.reload_every_s)
         watching = asyncio.create_task(models.watch(pause)) if settings.reload_every_s else None
         try:
-            decoders.start()
+            pool.start()
             models.start()
             yield
         finally:
             if watching:
                 watching.cancel()
-            await decoders.stop()
+            await pool.stop()
             await anyio.to_thread.run_sync(models.stop)
 
     app = FastAPIOffline(  # its page at /docs loads nothing from elsewhere

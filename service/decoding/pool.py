@@ -10,18 +10,23 @@ from service.decoding.decoder import WORKER, Decoder
 from service.images import ImageHeader
 from service.images.pixels import Pixels
 
+AT_A_TIME = 2
+"""Images decoded or encoded at a time: each holds a few bytes a pixel while it is."""
+
 log = logging.getLogger(__name__)
 
 
 class Decoders:
     """A fixed number of decoders. They live on the event loop, so they need no lock."""
 
-    def __init__(self, count: int, *, timeout_s: float, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, timeout_s: float, *, count: int = AT_A_TIME, command: Sequence[str] = WORKER
+    ) -> None:
         """Start nothing yet.
 
         Args:
-            count: Images that are decoded at a time.
             timeout_s: Time that an image may take, once it has its turn.
+            count: Images that are decoded at a time.
             command: What a child runs.
         """
         self.given_up = 0

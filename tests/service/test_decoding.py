@@ -53,7 +53,7 @@ from service.images import read_header
 
 async def main():
     data = Path(sys.argv[1]).read_bytes()
-    decoders = Decoders(1, timeout_s=60)
+    decoders = Decoders(60, count=1)
     decoders.start()
     await decoders.decode(data, read_header(data, max_image_pixels=10_000))
     print("decoded", flush=True)
@@ -72,7 +72,7 @@ def anyio_backend() -> str:
 async def decoding(
     count: int = 1, *, timeout_s: float = 60, command: tuple[str, ...] = WORKER
 ) -> AsyncIterator[Decoders]:
-    decoders = Decoders(count, timeout_s=timeout_s, command=command)
+    decoders = Decoders(timeout_s, count=count, command=command)
     decoders.start()
     try:
         yield decoders
