@@ -1,5 +1,6 @@
 """What is counted and measured, in the words of Prometheus: one registry an application."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from model.sessions.gpu_memory import gpu_memory
 from service.admission import Admission
 from service.decoding.pool import Decoders
 from service.models.models import Models
@@ -33,6 +35,8 @@ STAGE_BUCKETS_S = (
     *(1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 TILE_BUCKETS = (1, 2, 4, 8, 16)
+
+log = logging.getLogger(__name__)
 
 
 class Metrics:
@@ -166,6 +170,8 @@ class _Watched(Collector):
             len(self.models.catalogue.refused),
         )
         yield self._model_info()
+        yield self._model_memory()
+        yield from self._gpu_memory()
 
     def _model_info(self) -> Metric:
         names = ["name", "sha256", "provider", "device", "precision", "state"]
@@ -174,3 +180,31 @@ class _Watched(Collector):
             ran = [model.provider, model.device, model.precision]
             info.add_metric([model.name, model.sha256, *ran, model.state], 1)
         return info
+
+    def _model_memory(self) -> Metric:
+        text = "Memory of the models that are open, on each device, as estimated from their tiles."
+        memory = GaugeMetricFamily("unet_model_memory_bytes", text, labels=["name"])
+        for name, loaded in self.models.loaded.items():
+            memory.add_metric([name], loaded.memory_bytes)
+        return memory
+
+    def _gpu_memory(self) -> Iterator[Metric]:
+        """Ask the driver; what it does not say is left out."""
+        used = GaugeMetricFamily(
+            "unet_gpu_memory_used_bytes",
+            "Memory of a GPU that is not free, whoever uses it.",
+            labels=["device"],
+        )
+        total = GaugeMetricFamily(
+            "unet_gpu_memory_total_bytes", "Memory of a GPU.", labels=["device"]
+        )
+        for device in self.models.gpus():
+            try:
+                memory = gpu_memory(int(device.removeprefix("cuda:")))
+            except OSError:
+                log.warning("the memory of %s is not known", device, exc_info=True)
+                continue
+            used.add_metric([device], memory.used_bytes)
+            total.add_metric([device], memory.total_bytes)
+        yield used
+        yield total

@@ -79,6 +79,11 @@ class Models:
         served = self.catalogue.served.values()
         return {each.name: each.loaded for each in served if each.loaded}
 
+    def gpus(self) -> list[str]:
+        """Name the GPUs that models are open on, as in `cuda:0`."""
+        runtimes = [each for loaded in self.loaded.values() for each in loaded.runtimes]
+        return sorted({each.device for each in runtimes if each.device.startswith("cuda:")})
+
     def find(self, name: str | None) -> Served:
         """Give what is served under a name; None is the default, by the rule at any time.
 

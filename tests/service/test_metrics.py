@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model.geometry import flops
 from model.runtime import Runtime
+from model.sessions.gpu_memory import GpuMemory
+from service import metrics
 from service.app import create_app
 from service.decoding.pool import Decoders
 from service.models.models import Models
@@ -362,3 +364,46 @@ def test_no_label_takes_a_value_that_a_client_makes_up(service: Service) -> None
         *("/segment", "/models", "/healthz", "/readyz", "/metrics", "/docs", "/", OTHER_ROUTE)
     }
     assert second.values_of("model") == {"tiny"}
+
+
+def test_the_memory_of_open_models_is_what_their_bound_weighs(service: Service) -> None:
+    assert service.page()("model_memory_bytes", name="tiny") == (
+        service.models.loaded["tiny"].memory_bytes
+    )
+
+
+def test_the_memory_of_gpus_is_what_their_driver_says(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def driver(gpu: int) -> GpuMemory:
+        asked.append(gpu)
+        return GpuMemory(used_bytes=10, total_bytes=16)
+
+    monkeypatch.setattr(metrics, "gpu_memory", driver)
+    monkeypatch.setattr(FakeRuntime, "device", "cuda:3")
+    page = service.page()
+    assert asked == [3]
+    assert page("gpu_memory_used_bytes", device="cuda:3") == 10
+    assert page("gpu_memory_total_bytes", device="cuda:3") == 16
+
+
+def test_a_gpu_whose_driver_says_nothing_has_no_memory_in_the_page(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def driver(_: int) -> GpuMemory:
+        raise OSError("CUDA's driver refused cuInit: error 100")
+
+    monkeypatch.setattr(metrics, "gpu_memory", driver)
+    monkeypatch.setattr(FakeRuntime, "device", "cuda:0")
+    assert service.page().values_of("device", "unet_gpu_memory") == set()
+
+
+def test_without_a_gpu_no_driver_is_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(metrics, "gpu_memory", asked.append)
+    assert service.page().values_of("device", "unet_gpu_memory") == set()
+    assert asked == []
