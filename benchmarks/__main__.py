@@ -26,6 +26,7 @@ RESULT = ROOT / "benchmarks" / "results" / "serving.json"
 BUILD = ROOT / "build" / "bench"
 FAMILIES = (
     "requests",
+    "encoding",
     "tiling",
     "sliding_window",
     "plain_service",

@@ -1,15 +1,18 @@
 """What rows compute beside what they time."""
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.rows.crowd import fair_shares
+from benchmarks.rows.encoding import filtered, smallest
 from benchmarks.rows.sliding_window import SamePadded
 from model.architecture import Architecture
 from model.geometry import flops
 from model.planner import plan_tiles, work
 from model.segmentation import DEFAULT_SHAPES
+from service.masks import pack
 from tests.conftest import network_of
 
 SMALL = Architecture(base_channels=4)
@@ -44,3 +47,22 @@ def test_with_same_padding_the_weights_give_the_same_logits_far_from_the_border(
     same = padded[:, :, cut:-cut, cut:-cut]
     far = np.s_[:, :, 4:-4, 4:-4]
     assert torch.allclose(same[far], valid[far], atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "axis"), [(1, 1), (2, 0)])
+def test_filtered_rows_are_differences_that_add_up(kind: int, axis: int) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (5, 7)).astype(np.uint8)
+    written = np.frombuffer(filtered(rows, kind), np.uint8).reshape(5, 8)
+    assert written[:, 0].tolist() == [kind] * 5
+    np.testing.assert_array_equal(np.cumsum(written[:, 1:], axis, np.uint8), rows)
+
+
+def test_the_smallest_is_smaller_than_all_that_is_tried() -> None:
+    labels = np.tile(np.random.default_rng(0).integers(0, 2, (1, 400)), (50, 1)).astype(np.uint8)
+    tried = [
+        imagecodecs.deflate_encode(filtered(pack(labels, bits), kind), level=level)
+        for bits in (1, 8)
+        for kind in range(3)
+        for level in (1, 6)
+    ]
+    assert smallest(labels) <= min(map(len, tried))
