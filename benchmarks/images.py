@@ -13,12 +13,13 @@ FOLDER = ROOT / "docs" / "samples" / "membranes"
 SAMPLE = FOLDER / "images" / "membranes-000.png"
 
 
-def sample(edge: int) -> NDArray[np.uint8]:
-    """Give (edge, edge) grey pixels."""
+def sample(height: int, width: int | None = None) -> NDArray[np.uint8]:
+    """Give (height, width) grey pixels; a square, where no width is said."""
+    width = width or height
     with Image.open(SAMPLE) as picture:
         pixels = np.asarray(picture.convert("L"))
-    copies = -(-edge // min(pixels.shape))
-    return np.ascontiguousarray(np.tile(pixels, (copies, copies))[:edge, :edge])
+    copies = -(-height // pixels.shape[0]), -(-width // pixels.shape[1])
+    return np.ascontiguousarray(np.tile(pixels, copies)[:height, :width])
 
 
 def png(pixels: NDArray[Any]) -> bytes:

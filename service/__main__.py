@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from model.errors import UNetError
-from service import logs
+from service import heap, logs
 from service.decoding.pool import Decoders
 from service.models.models import Models
 from service.settings import Settings
@@ -24,6 +24,7 @@ def main() -> int:
         0 after a signal; 1 if a model cannot be served; 2 if a setting is wrong; 3 if the address
         cannot be listened on, which uvicorn has logged.
     """
+    heap.keep_small()
     logs.configure()
     try:
         settings = CliApp.run(Settings)

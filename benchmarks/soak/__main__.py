@@ -29,7 +29,7 @@ from benchmarks.machine import describe
 from benchmarks.serving import SERVICE, free_port, process, stop, variables
 from benchmarks.soak.cases import Case, Kind, bad_cases, cancelled_cases, good_cases
 from benchmarks.soak.client import send
-from benchmarks.soak.trend import Trend, trend
+from benchmarks.trend import Trend, trend
 from benchmarks.untrained import write_artefact
 from benchmarks.usage import Usage, descendants, held_in_the_end, usage
 from model.architecture import Architecture

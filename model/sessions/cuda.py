@@ -29,7 +29,7 @@ GpuPrecision = Literal["fp32", "fp16"]
 
 @dataclass(frozen=True, slots=True)
 class CudaOptions:
-    """How a GPU is used: the one place where that is switched, and weighed by benchmarks/gpu.py."""
+    """How a GPU is used: the one place where that is switched, and weighed by benchmarks/gpu/."""
 
     precision: GpuPrecision = "fp32"
     """`fp32` gives the labels of the CPU, off ties; `fp16` lets the tensor cores compute."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from benchmarks import gpu
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import engines, ways
+from benchmarks.gpu.agreement import agreement
+from benchmarks.gpu.card import read_card
+from benchmarks.gpu.product import product, product_rate
+from benchmarks.gpu.rows import attempt, table
+from benchmarks.untrained import write_artefact
 from model.architecture import Architecture
+from model.runtime import Runtime
+from model.sessions.cuda import CudaOptions
+from model.sessions.gpu_memory import GpuMemory
 from service.engine import Engine
 from service.models.loaded import Loaded
 from tests.conftest import ROOT, manifest_of, square
@@ -45,12 +55,12 @@ def test_without_a_gpu_it_refuses_and_writes_nothing() -> None:
 
 def test_labels_that_differ_at_a_tie_agree() -> None:
     exact = np.zeros((2, 1, 3), np.float32)
-    exact[1] = [[1.0, 0.001, -1.0]]
+    exact[1] = [[1.0, 0.0004, -1.0]]
     found = exact.copy()
-    found[1, 0, 1] = -0.001
-    agreed = gpu.agreement(TWO, exact, found, tolerance=0.005)
+    found[1, 0, 1] = -0.0004
+    agreed = agreement(TWO, exact, found, "fp32")
     assert (agreed["labels_differ"], agreed["off_ties"], agreed["agrees"]) == (1, 0, True)
-    assert agreed["logits_differ"] == pytest.approx(0.002)
+    assert agreed["logits_differ"] == pytest.approx(0.0008)
 
 
 def test_labels_that_differ_off_ties_do_not_agree() -> None:
@@ -58,29 +68,29 @@ def test_labels_that_differ_off_ties_do_not_agree() -> None:
     exact[2] = 1
     found = exact.copy()
     found[1, 0, 0] = 2
-    agreed = gpu.agreement(THREE, exact, found, tolerance=0.01)
+    agreed = agreement(THREE, exact, found, "fp16")
     assert (agreed["labels_differ"], agreed["off_ties"], agreed["agrees"]) == (1, 1, False)
 
 
 def test_logits_that_are_too_far_off_do_not_agree_though_all_labels_do() -> None:
     exact = np.stack([np.zeros((2, 2)), np.full((2, 2), 10)]).astype(np.float32)
-    assert gpu.agreement(TWO, exact, exact * 1.01, tolerance=0.02)["agrees"]
-    assert not gpu.agreement(TWO, exact, exact * 1.05, tolerance=0.02)["agrees"]
-    assert not gpu.agreement(TWO, exact, exact * np.nan, tolerance=0.02)["agrees"]
+    assert agreement(TWO, exact, exact * 1.01, "fp16")["agrees"]
+    assert not agreement(TWO, exact, exact * 1.05, "fp16")["agrees"]
+    assert not agreement(TWO, exact, exact * np.nan, "fp16")["agrees"]
 
 
 def test_the_product_is_a_product() -> None:
     for kind, dtype in ((1, np.float32), (10, np.float16)):
-        model = onnx.load_model_from_string(gpu.product(kind))
+        model = onnx.load_model_from_string(product(kind))
         onnx.checker.check_model(model, full_check=True)
-        session = onnxruntime.InferenceSession(gpu.product(kind))
+        session = onnxruntime.InferenceSession(product(kind))
         a, b = np.random.default_rng(0).uniform(0, 1, (2, 5, 5)).astype(dtype)
         np.testing.assert_allclose(session.run(None, {"a": a, "b": b})[0], a @ b, rtol=2e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_rate_of_a_product_is_measured_where_it_is_asked_for(precision: str) -> None:
-    assert gpu.product_rate(precision, ("cpu", 0), edge=64) > 0
+    assert product_rate(precision, ("cpu", 0), edge=64) > 0
 
 
 def test_images_go_through_an_engine_as_many_at_a_time_as_said() -> None:
@@ -91,8 +101,8 @@ def test_images_go_through_an_engine_as_many_at_a_time_as_said() -> None:
     engine.start()
     try:
         sizes = [(1, 1), (1, 40), (40, 1)]
-        images = [gpu.begin(size, model.shapes, MANIFEST) for size in sizes]
-        assert len(asyncio.run(gpu.latencies(engine, model, images, at_a_time=1))) == 3
+        images = [engines.begin(size, model.shapes, MANIFEST) for size in sizes]
+        assert len(asyncio.run(engines.latencies(engine, model, images, at_a_time=1))) == 3
     finally:
         engine.stop()
     assert runtime.decided == runtime.runs
@@ -100,10 +110,63 @@ def test_images_go_through_an_engine_as_many_at_a_time_as_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("soundings", "growth"), [([9, 9, 1, 1, 5, 5, 5, 5], 0), ([0, 1, 2, 3, 4, 5, 6, 7], 2)]
+    ("soundings", "growth"), [([9, 9, 1, 1, 5, 5, 5, 5], 0), ([0, 1, 2, 3, 4, 5, 6, 7], 3)]
 )
 def test_memory_that_is_taken_once_is_no_growth(soundings: list[float], growth: float) -> None:
-    assert gpu.growth_of_second_half(soundings) == growth
+    assert engines.growth_over_second_half(soundings) == pytest.approx(growth)
+
+
+SMALL = Architecture(depth=2, base_channels=4)
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artefact") / "small.onnx"
+    write_artefact(path, SMALL)
+    return path
+
+
+@pytest.fixture
+def in_little(monkeypatch: pytest.MonkeyPatch, artefact: Path, tmp_path: Path) -> Path:
+    """Measure few images with small networks, and on the CPU; give a folder."""
+    for module in (engines, ways):
+        monkeypatch.setattr(module, "Runtime", lambda path, *_, **__: Runtime(path, "cpu"))
+        monkeypatch.setattr(module, "MODEL", artefact)
+        monkeypatch.setattr(module, "EDGE", 60)
+    monkeypatch.setattr(ways, "ROUNDS", 1)
+    changes = {"PAPER": SMALL, "IMAGES": 3, "ALONE": 2, "COLD": 1, "REQUESTS": 36, "SOUNDINGS": 6}
+    changes |= {"SIZES": ((20, 33), (64, 64))}
+    for name, value in changes.items():
+        monkeypatch.setattr(engines, name, value)
+    monkeypatch.setattr(engines, "gpu_memory", lambda _: GpuMemory(5 * engines.MIB, 1))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("in_little")
+def test_a_way_is_held_against_the_cpu_and_timed_in_batches() -> None:
+    found = ways.measure({"one": CudaOptions()}, {"fp32": 1e9})
+    assert [(row["way"], row["batch"]) for row in found] == [("one", n) for n in ways.BATCHES]
+    assert all(row["agrees"] and row["labels_of_device"] for row in found)
+    assert all(row["tflop_a_second"] > 0 for row in found)
+    assert "failed" in ways.measure({"one": CudaOptions()}, {})[0]
+
+
+def test_rates_are_those_of_both_models_in_every_engine(in_little: Path) -> None:
+    found = engines.measure_rates({"fp32": 1e9}, in_little)
+    assert [(row["model"], row["engine"]) for row in found] == [
+        (model, engine) for model in ("small", "untrained") for engine in engines.ENGINES
+    ]
+    for row in found:
+        assert row["alone_ms"] > 0
+        assert row["images_a_second"] > 0
+        assert row["share_of_product"] > 0
+
+
+@pytest.mark.usefixtures("in_little")
+def test_memory_is_sounded_over_requests_of_mixed_sizes() -> None:
+    (row,) = engines.measure_memory()
+    assert row["used_mib"] == [5.0] * 6
+    assert row["growth_mib"] == 0
 
 
 def rows(**changes: Any) -> dict[str, list[dict[str, Any]]]:
@@ -115,6 +178,7 @@ def rows(**changes: Any) -> dict[str, list[dict[str, Any]]]:
         "ways": [{**way, **others}, {"way": "fp16, graphs", "failed": "no"}],
         "engines": [],
         "memory": [memory | changed],
+        "tensorrt": [{"way": "fp16, TensorRT", "failed": "TensorRT cannot be had"}],
     }
 
 
@@ -127,19 +191,25 @@ def test_a_run_is_right_where_the_gpu_agrees_and_memory_is_flat() -> None:
         assert not gpu.is_right(rows() | {part: [{"failed": "no time was left"}]})
 
 
-def test_a_part_that_fails_or_comes_too_late_is_a_result_that_says_so() -> None:
-    def fail() -> list[gpu.Row]:
+def test_what_fails_is_a_row_that_says_why() -> None:
+    def fail() -> list[dict[str, Any]]:
         raise RuntimeError("out of memory") from ValueError("5 GiB")
 
-    assert gpu.attempt(lambda: [{"a": 1}], elapsed_s=0) == [{"a": 1}]
-    assert gpu.attempt(fail, elapsed_s=0) == [{"failed": "out of memory 5 GiB"}]
-    assert gpu.attempt(lambda: [{"a": 1}], gpu.BUDGET_S + 1.0) == [
-        {"failed": "no time was left after 401 s"}
-    ]
+    assert attempt(lambda: [{"a": 1}]) == [{"a": 1}]
+    assert attempt(fail) == [{"failed": "out of memory 5 GiB"}]
+
+
+def test_a_part_that_would_come_too_late_is_left_out_and_says_so() -> None:
+    now = iter([0.0, 10.0, gpu.BUDGET_S + 1.0])
+    parts = {"first": lambda: [{"a": 1}], "last": lambda: [{"a": 2}]}
+    assert gpu.measure_in_time(parts, lambda: next(now)) == {
+        "first": [{"a": 1}],
+        "last": [{"failed": "no time was left after 401 s"}],
+    }
 
 
 def test_the_record_names_the_card_and_is_json() -> None:
-    card = gpu.card_of("NVIDIA H100 80GB HBM3, 570.1, 81559 MiB\n")
+    card = read_card("NVIDIA H100 80GB HBM3, 570.1, 81559 MiB\n")
     assert card == {"name": "NVIDIA H100 80GB HBM3", "driver": "570.1", "memory": "81559 MiB"}
     written = json.loads(json.dumps(gpu.record(card, {"fp16": 8e14}, rows())))
     assert written["card"] == card
@@ -148,6 +218,6 @@ def test_the_record_names_the_card_and_is_json() -> None:
 
 
 def test_a_table_has_a_column_for_every_value() -> None:
-    assert gpu.table([{"way": "a", "ms": 1.23456}, {"way": "bc", "used": [1.0, 3.0]}]) == (
+    assert table([{"way": "a", "ms": 1.23456}, {"way": "bc", "used": [1.0, 3.0]}]) == (
         "way     ms    used\n  a  1.235        \n bc         1 to 3"
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.soak.trend import trend
+from benchmarks.trend import trend
 
 
 def test_a_line_is_found_as_it_is() -> None:

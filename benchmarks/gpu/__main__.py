@@ -1,0 +1,104 @@
+"""What a GPU does with the models, checked against the CPU and weighed against the card.
+
+`python -m benchmarks.gpu` runs on a GPU host, in the environment of the service, for at most eight
+minutes, and writes benchmarks/results/gpu.json. It measures, in one run:
+
+- what the card's matrix units give: a large product in ONNX Runtime, in float32 and in float16;
+- for each way to use the GPU, whether its labels are those of the CPU off ties, and its rate;
+- one image through the engine alone, and many at a time, with one stream and with two;
+- whether memory stays flat over 2,000 mixed requests.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import engines, ways
+from benchmarks.gpu.card import describe_card
+from benchmarks.gpu.product import product_rate
+from benchmarks.gpu.rows import Row, attempt, table
+from benchmarks.machine import describe
+from benchmarks.serving import MODEL
+from model.errors import DeviceError
+from model.runtime import Runtime
+
+RESULT = Path(__file__).parents[1] / "results" / "gpu.json"
+BUDGET_S = 400
+"""A part that would begin later is left out, and counts as failed."""
+
+
+def main() -> int:
+    """Measure, print, and write the result.
+
+    Returns:
+        0 if the GPU is right and memory flat, 1 if not, 2 where there is no GPU.
+    """
+    try:
+        Runtime(MODEL, "cuda")
+        card = describe_card()
+    except (DeviceError, OSError, subprocess.CalledProcessError) as exc:
+        print(f"benchmarks.gpu needs a GPU: {exc}", file=sys.stderr)
+        return 2
+    rates = {name: product_rate(name, ("cuda", 0)) for name in ("fp32", "fp16")}
+    with tempfile.TemporaryDirectory() as folder:
+        parts: dict[str, Callable[[], list[Row]]] = {
+            "ways": partial(ways.measure, ways.WAYS, rates),
+            "engines": partial(engines.measure_rates, rates, Path(folder)),
+            "memory": engines.measure_memory,
+            "tensorrt": partial(ways.measure, ways.TENSORRT, rates),
+        }
+        rows = measure_in_time(parts)
+    RESULT.write_text(json.dumps(record(card, rates, rows), indent=2) + "\n")
+    return int(not is_right(rows))
+
+
+def measure_in_time(
+    parts: Mapping[str, Callable[[], list[Row]]], clock: Callable[[], float] = time.monotonic
+) -> dict[str, list[Row]]:
+    """Measure and print one part after the other, as long as there is time."""
+    began = clock()
+    rows: dict[str, list[Row]] = {}
+    for name, measure in parts.items():
+        elapsed = clock() - began
+        if elapsed > BUDGET_S:
+            rows[name] = [{"failed": f"no time was left after {elapsed:.0f} s"}]
+        else:
+            rows[name] = attempt(measure)
+        print(f"\n{name}\n{table(rows[name])}", flush=True)
+    return rows
+
+
+def is_right(rows: Mapping[str, list[Row]]) -> bool:
+    """Say whether the default way and the engines ran, all that ran agrees, and memory is flat."""
+    ran = [row for row in (*rows["ways"], *rows["tensorrt"]) if "failed" not in row]
+    return (
+        any(row["way"] == "fp32" for row in ran)
+        and all(row["agrees"] and row["labels_of_device"] for row in ran)
+        and not any("failed" in row for row in [*rows["engines"], *rows["memory"]])
+        and all(row["growth_mib"] <= row["most_mib"] for row in rows["memory"])
+    )
+
+
+def record(
+    card: Mapping[str, str], rates: Mapping[str, float], rows: Mapping[str, list[Row]]
+) -> dict[str, Any]:
+    """Say what was measured, on what."""
+    return {
+        "command": "python -m benchmarks.gpu",
+        "date": datetime.now(UTC).date().isoformat(),
+        "card": dict(card),
+        "machine": describe(),
+        "product_tflop_a_second": {name: rate / 1e12 for name, rate in rates.items()},
+        **rows,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
