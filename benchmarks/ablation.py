@@ -7,7 +7,7 @@ four networks are trained alike but for these two, and scored on the same images
 trained on. The seed chooses the images, the first parameters and the tiles; the four share it.
 
 Results are kept after every network in `benchmarks/results/ablation.json`; a second start goes on.
-The table and the plot are written to `docs/ablation.md` and `docs/ablation.svg`.
+The table and the plot of what there is are written to `docs/ablation.md` and `docs/ablation.svg`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ class Material:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Train what is missing, and write the table and the plot."""
+    """Train what is missing, and write the table and the plot after every four."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     parser.add_argument("data", nargs="+", help="NAME=FOLDER of annotated images")
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -128,8 +129,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if missing:
             with tempfile.TemporaryDirectory() as folder:
                 compare(missing, materials[data], Path(folder), arguments.steps, result)
-    TABLE.write_text(table(result))
-    PLOT.write_text(plot(result))
+        TABLE.write_text(table(result))
+        PLOT.write_text(plot(result))
     return 0
 
 
@@ -233,6 +234,13 @@ def score(
     return {name: value.value for name, value in evaluate(settled, images).scores.items()}
 
 
+def seeds(result: dict[str, Any]) -> int:
+    """Count the seeds of which every network is scored."""
+    wanted = len(grouped(result)) * len(IMAGES) * len(ARMS)
+    counts = Counter(row["trial"]["seed"] for row in result["rows"])
+    return sum(count == wanted for count in counts.values())
+
+
 def shown_scores(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """Choose what a data set is judged by: objects or partitions, beside Dice."""
     return ("seg" if "dsb" in rows[0]["trial"]["data"] else "v_rand"), "dice"
@@ -262,7 +270,10 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"{result['network']}, {result['steps']} steps of one {result['tile_edge']} px tile; in "
         "all, rotation, flips, zoom and intensity vary. Mean over the seeds, lowest and highest in "
-        "brackets.",
+        f"brackets; {seeds(result)} of {len(SEEDS)} seeds are done.",
+        "",
+        "So few steps are what two cores do in minutes, and far from the end of a training: what "
+        "is shown is how fast a network learns from few images, not where it ends.",
         "",
         "```sh",
         result["command"],

@@ -56,8 +56,9 @@ class OnnxSession:
         # shapes up to 1212 px, at 32 channels, the peak was 881 MiB; without an arena 734, at 1.4
         # times the CPU time; shrunk after each run 819; grown by what is asked for alone, 1682.
         options.enable_mem_pattern = False  # tiles have many shapes; one pattern each would add up
-        # Threads that spin between runs would take the cores from everything else.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads may spin within a run, to be there at once for its next part; between runs they
+        # would take the cores from everything else, for 55 ms after each.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._precision = precision
         try:
             # With its fallback, it would go on by the CPU where the GPU fails, and print that.

@@ -1,0 +1,81 @@
+"""The ablation, with networks and images so small that it takes seconds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from benchmarks import ablation
+from tests.training.files import noise, write_pair
+
+SIDE, TILE_EDGE = 48, 204
+IMAGES = 8
+CIRCLE = "{http://www.w3.org/2000/svg}circle"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Write images of two objects each; the last is in colour, so the network reads colour."""
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    labels[5:20, 5:20], labels[25:40, 25:40] = 1, 2
+    for number in range(IMAGES):
+        shape = (SIDE, SIDE, 3) if number == IMAGES - 1 else (SIDE, SIDE)
+        write_pair(tmp_path / "data", noise(shape, seed=number), labels, f"t{number}")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
+    """Make all small; give where the results go."""
+    files = {"RESULT": "ablation.json", "TABLE": "ablation.md", "PLOT": "ablation.svg"}
+    paths = {name: tmp_path / file for name, file in files.items()}
+    changes: dict[str, object] = {"BASE_CHANNELS": 2, "TILE_EDGE": TILE_EDGE}
+    changes |= {"IMAGES": (2, None), "SEEDS": (0,), "MOST_SCORED": 2}
+    for name, value in (changes | paths).items():
+        monkeypatch.setattr(ablation, name, value)
+    return paths
+
+
+def test_every_network_is_trained_once_and_shown(
+    data: Path, written: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"tiny={data}", "--steps", "1"]
+    assert ablation.main(words) == 0
+    rows = json.loads(written["RESULT"].read_text())["rows"]
+    assert [(row["trial"]["images"], row["trial"]["arm"]) for row in rows] == [
+        (images, arm) for images in (2, None) for arm in ablation.ARMS
+    ]
+    page = written["TABLE"].read_text()
+    assert "1 of 1 seeds are done" in page
+    assert "not run" not in page
+    assert page.count("| both |") == 2
+    circles = ElementTree.parse(written["PLOT"]).iter(CIRCLE)  # noqa: S314 (our own file)
+    assert len(list(circles)) == 2 * len(rows) + len(ablation.ARMS)
+
+    monkeypatch.setattr(ablation, "compare", None)  # a second start would fail if it trained
+    assert ablation.main(words) == 0
+
+
+def result_of(trials: Sequence[tuple[int, str, float]]) -> dict[str, Any]:
+    """Give the result of networks, each of a seed and an arm with a score."""
+    rows = [
+        {
+            "trial": {"data": "tiny", "images": 2, "arm": arm, "seed": seed},
+            "training_images": 2,
+            "scores": {"v_rand": score, "dice": 0.5},
+        }
+        for seed, arm, score in trials
+    ]
+    said = {"command": "python -m benchmarks.ablation", "network": "2 base channels"}
+    return said | {"tile_edge": 204, "steps": 1, "rows": rows}
+
+
+def test_the_table_shows_the_spread_and_what_was_not_run() -> None:
+    page = ablation.table(result_of([(0, "both", 0.5), (1, "both", 0.7), (0, "neither", 0.9)]))
+    assert "| 2 | both | 0.600 (0.500–0.700) | 0.500 (0.500–0.500) |" in page
+    assert "| 2 | elastic deformation | not run | not run |" in page
+    assert "0 of 3 seeds are done" in page
