@@ -8,13 +8,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parents[1]
-MODEL = ROOT / "model" / "pretrained" / "em-membranes.onnx"
-"""The model that rows are measured with: 1 channel, 32 base channels, depth 4."""
+from benchmarks.subject import MODEL, ROOT
+
 SERVICE = (sys.executable, "-m", "service")
 UNHURRIED = {"device": "cpu", "deadline_s": 3600}
 """Settings of every server: what is slow here is measured, and not refused."""

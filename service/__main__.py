@@ -35,7 +35,7 @@ def main() -> int:
         return 2
     try:
         server = prepare(settings)
-    except UNetError as exc:
+    except (UNetError, OSError) as exc:
         print(f"cannot serve: {exc}", file=sys.stderr)
         return 1
     server.run()
@@ -47,6 +47,7 @@ def prepare(settings: Settings) -> "Server":
 
     Raises:
         UNetError: if a model cannot be served as the settings ask.
+        OSError: if the system has no room for a process.
     """
     decoders = Decoders(settings.decode_timeout_s)
     decoders.start()

@@ -48,10 +48,10 @@ class Backlog:
 class Engine:
     """Runs the tiles of all models.
 
-    Every turn takes tiles of the image that is owed most, and of others whose tiles have the same
-    shape where the device gains from a batch. So a large image delays a small one by the turn
-    that runs and a fair share, not by its size. What nobody waits for any more is dropped before
-    it costs a turn.
+    Every turn takes the tile that would be finished first if all images shared the device, and
+    others of the same shape where the device gains from a batch. So a large image delays a small
+    one by the turn that runs and a fair share, not by its size. What nobody waits for any more is
+    dropped before it costs a turn.
     """
 
     def __init__(self, devices: int = 1) -> None:
@@ -87,7 +87,7 @@ class Engine:
                 worker.join()
 
     def wake(self) -> None:
-        """Look again at what had to wait: a model has become ready."""
+        """Look again at what waits: a model has become ready, or somebody has gone."""
         with self._changed:
             self._changed.notify_all()
 
@@ -137,6 +137,8 @@ class Engine:
             return await waiter.future
         finally:
             job.abandoned = True
+            if not job.is_taken:
+                self.wake()
 
     def _serve(self, device: int) -> None:
         while turn := self._next_turn(device):
@@ -172,12 +174,12 @@ class Engine:
             return
         for (job, step), output in outputs:
             write(job, step.item, output)
-        seconds = time.perf_counter() - began
+        ended = time.perf_counter()
         self._failures[device] = 0
-        model.note_turn(sum(step.work for _, step in turn), seconds)
+        model.note_turn(sum(step.work for _, step in turn), ended - began)
         self.observe(report_of(turn, "done"))
         for job, _ in turn:
-            if job.owner.count(seconds / len(turn)) and not job.abandoned:
+            if job.owner.count(began, ended) and not job.abandoned:
                 job.owner.finish()
 
     def _recover(self, device: int, turn: Turn, cause: Exception) -> None:

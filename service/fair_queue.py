@@ -3,13 +3,15 @@
 Every image has a tag: the virtual time at which it came, moved on by the work of each of its tiles
 that was taken. Next is the tile that the device would finish first, were it shared by all that wait
 at once: the lowest tag with the tile's own work on top, so that a small tile does not wait for a
-large one that came no earlier. Virtual time passes as work is done, divided by how many wait: an
-image that comes late owes nothing for the time before it, and one that has waited long is overtaken
-by no stream of small ones. Who waits alone has the whole device and is owed nothing more.
+large one that came no earlier. Virtual time passes as work is done, divided by how many would share
+the device: those that wait, and those that were done sooner than if they had shared. An image that
+comes late owes nothing for the time before it. The divisor is never more than waited at a time, so
+one that has waited long is overtaken by no stream of small ones, each sent when the last was done.
 
-Source: Demers, Keshav and Shenker 1989, fair queueing by finish times.
+Source: Demers, Keshav and Shenker 1989, fair queueing by finish times; Parekh and Gallager 1993.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -97,6 +99,10 @@ class FairQueue(Generic[Owner, Item]):
         self._clock = clock
         self._jobs: list[Job[Owner, Item]] = []
         self._virtual = 0.0
+        self._sooner: list[float] = []
+        """Tags of images that have left, later than virtual time."""
+        self._most = 0
+        """Images that waited at a time, since last none did."""
 
     def __len__(self) -> int:
         """How many images wait."""
@@ -150,11 +156,13 @@ class FairQueue(Generic[Owner, Item]):
             most: Gives how many tiles of a kind are run together, of so many that wait.
             skip: Tells whether tiles of a kind have to wait.
         """
-        offers = [
-            (job, kind)
-            for job in self._jobs
-            if (kind := next((kind for kind in job.kinds if not skip(kind)), None)) is not None
-        ]
+        offers: list[tuple[Job[Owner, Item], Hashable]] = []
+        for job in self._jobs:
+            kind = next((kind for kind in job.kinds if not skip(kind)), None)
+            if kind is not None:
+                offers.append((job, kind))
+            else:  # nobody took a turn from it
+                job.tag = max(job.tag, self._virtual)
         if not offers:
             return []
         _, kind = min(offers, key=lambda offer: _turn_of(*offer))
@@ -165,20 +173,35 @@ class FairQueue(Generic[Owner, Item]):
             job = min(having, key=lambda job: _turn_of(job, kind))
             step = job.take(kind)
             turn.append((job, step))
-            self._virtual += step.work / len(self._jobs)
-        if len(self._jobs) == 1:
-            self._virtual = turn[0][0].tag
+            self._pass(step.work, len(offers))
         self._remove(job for job, _ in turn if job.is_taken)
         return turn
 
     def clear(self) -> list[Job[Owner, Item]]:
         """Take out all images."""
-        jobs, self._jobs = self._jobs, []
+        jobs = self._jobs
+        self._remove(jobs)
         return jobs
 
+    def _pass(self, work: float, waiting: int) -> None:
+        """Let virtual time pass while so much work is done and so many wait."""
+        self._most = max(self._most, waiting)
+        while True:
+            self._sooner = [tag for tag in self._sooner if tag > self._virtual]
+            sharing = min(waiting + len(self._sooner), self._most)
+            nearest = min(self._sooner, default=math.inf)
+            if self._virtual + work / sharing < nearest:
+                self._virtual += work / sharing
+                return
+            work -= (nearest - self._virtual) * sharing
+            self._virtual = nearest
+
     def _remove(self, jobs: Iterable[Job[Owner, Item]]) -> None:
-        gone = set(map(id, jobs))
+        gone = {id(job): job for job in jobs}
+        self._sooner += [job.tag for job in gone.values()]
         self._jobs = [job for job in self._jobs if id(job) not in gone]
+        if not self._jobs:
+            self._sooner, self._most = [], 0
 
 
 def _turn_of(job: Job[Owner, Item], kind: Hashable) -> tuple[float, int]:

@@ -12,7 +12,7 @@ def keep_small() -> None:
     """Have the C library give back what is no longer used, where it is glibc.
 
     It would give each thread a heap of its own, which keeps what it once needed, and after a large
-    block was freed keep the next ones too. To be called before there are threads.
+    block was freed keep the next ones too. Threads that have a heap by then keep it.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

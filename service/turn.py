@@ -35,9 +35,9 @@ class Segmented:
     work: Segmentation
     """The first pass; its canvas is full."""
     queue_s: float
-    """Time in which other requests had their turn."""
+    """Time in which none of its tiles had a turn."""
     inference_s: float
-    """Time in which this image's tiles were read, run and written."""
+    """Time in which some were read, run and written, on one device or several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,18 @@ class Waiter:
     tiles_left: int
     submitted: float = field(default_factory=time.perf_counter)
     inference_s: float = 0.0
+    _counted_until: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held where a tile is written, since passes may share a canvas, or counted."""
 
-    def count(self, seconds: float) -> bool:
-        """Count a tile that was written; say whether it was the last."""
+    def count(self, began: float, ended: float) -> bool:
+        """Count a tile that was written in a turn; say whether it was the last.
+
+        Turns that overlap count once.
+        """
         with self.lock:
-            self.inference_s += seconds
+            self.inference_s += max(ended - max(began, self._counted_until), 0.0)
+            self._counted_until = max(ended, self._counted_until)
             self.tiles_left -= 1
             return self.tiles_left == 0
 

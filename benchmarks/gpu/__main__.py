@@ -25,7 +25,7 @@ from benchmarks.gpu.card import describe_card
 from benchmarks.gpu.product import product_rate
 from benchmarks.gpu.rows import Row, attempt, table
 from benchmarks.machine import describe
-from benchmarks.serving import MODEL
+from benchmarks.subject import MODEL
 from model.errors import DeviceError
 from model.runtime import Runtime
 

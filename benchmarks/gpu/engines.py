@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.gpu.rows import Row
 from benchmarks.images import sample
-from benchmarks.serving import MODEL
+from benchmarks.subject import MODEL
 from benchmarks.trend import trend
 from model.architecture import Architecture
 from model.artefact import Manifest

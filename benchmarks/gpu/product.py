@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.serving import MODEL
+from benchmarks.subject import MODEL
 from model.runtime import Runtime
 from model.sessions import graph as words
 from model.sessions.bound import Memory

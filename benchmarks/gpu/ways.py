@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.gpu.agreement import agreement
 from benchmarks.gpu.rows import Row, attempt
 from benchmarks.images import sample
-from benchmarks.serving import MODEL, ROOT
+from benchmarks.subject import MODEL, ROOT
 from benchmarks.turns import seconds_of
 from model.geometry import flops
 from model.runtime import Runtime

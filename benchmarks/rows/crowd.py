@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.clients import Sent, send
 from benchmarks.images import png, sample
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, served
+from benchmarks.serving import served
+from benchmarks.subject import MODEL
 from model.architecture import Architecture
 from model.geometry import flops
 from model.planner import plan_tiles

@@ -17,7 +17,8 @@ from benchmarks.images import png, sample
 from benchmarks.peers import environment
 from benchmarks.peers.agreement import require_agreement
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, ROOT, free_port, process, served
+from benchmarks.serving import free_port, process, served
+from benchmarks.subject import MODEL, ROOT
 from benchmarks.turns import Seconds, described, in_turns_cold, ratio
 from model.runtime import Runtime
 

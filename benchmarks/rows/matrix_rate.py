@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 
 from benchmarks.images import png, sample
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, segment, served
+from benchmarks.serving import segment, served
+from benchmarks.subject import MODEL
 from benchmarks.turns import described, in_turns
 from model.geometry import flops
 from model.runtime import Runtime

@@ -10,7 +10,8 @@ from benchmarks.clients import send_all
 from benchmarks.images import png, sample
 from benchmarks.peers.agreement import require_agreement
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, free_port, process, served
+from benchmarks.serving import free_port, process, served
+from benchmarks.subject import MODEL
 from benchmarks.turns import described, in_turns_cold, ratio
 
 EDGE = 512

@@ -15,7 +15,8 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.images import FOLDER, png, sample
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, segment, served
+from benchmarks.serving import segment, served
+from benchmarks.subject import MODEL
 from benchmarks.turns import described, in_turns, ratio
 from model.artefact import pack
 from model.errors import DeviceError

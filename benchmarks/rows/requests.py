@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.images import png, sample
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, segment, served
+from benchmarks.serving import segment, served
+from benchmarks.subject import MODEL
 from benchmarks.turns import described, in_turns, in_turns_cold, ratio
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_SHAPES, Segmentation

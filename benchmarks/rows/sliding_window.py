@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.images import sample
 from benchmarks.row import Row
-from benchmarks.serving import MODEL
+from benchmarks.subject import MODEL
 from benchmarks.turns import described, in_turns_cold, ratio
 from model.network import UNet
 from model.planner import TileShapes, plan_tiles

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from benchmarks.row import Row
-from benchmarks.serving import MODEL, served
+from benchmarks.serving import served
+from benchmarks.subject import MODEL
 from benchmarks.turns import seconds_of
 
 BAR_S, ROUNDS = 2, 3

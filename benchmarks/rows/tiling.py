@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.images import sample
 from benchmarks.row import Row
-from benchmarks.serving import MODEL
+from benchmarks.subject import MODEL
 from benchmarks.turns import described, in_turns, ratio
 from model.architecture import Architecture
 from model.planner import TileShapes, plan_tiles

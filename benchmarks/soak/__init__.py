@@ -2,6 +2,4 @@
 
 cases.py   the requests, and what must come of each
 client.py  sends one, and says what was wrong with what came
-watch.py   memory, threads and children of the server; what it still holds
-trend.py   whether memory grows
 """

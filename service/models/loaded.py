@@ -121,15 +121,27 @@ class Loaded:
                 for tiles in _powers_of_two(self.most_tiles(shape)):
                     if stopping.is_set():
                         return
-                    self._speed(runtime, shape, tiles)
-                    if not self.work_a_second:  # the first run of a shape is not like others
-                        self.work_a_second = self._speed(runtime, shape, tiles)
+                    if not self._warm(runtime, shape, tiles):
+                        break
         except Exception as exc:  # whatever it is: what waits for the model would wait for ever
             log.exception("%s did not warm up", self.manifest.name)
             self.failure = str(exc) or type(exc).__name__
             self.state = "failed"
         else:
             self.state = "ready"
+
+    def _warm(self, runtime: Runtime, shape: TileShape, tiles: int) -> bool:
+        """Run a batch for the first time; where it fails, ask for half as much from now on."""
+        try:
+            self._speed(runtime, shape, tiles)
+        except InferenceFailed:
+            if tiles == 1:
+                raise
+            self._most[shape] = tiles // 2
+            return False
+        if not self.work_a_second:  # the first run of a shape is not like others
+            self.work_a_second = self._speed(runtime, shape, tiles)
+        return True
 
     def most_tiles(self, shape: TileShape, waiting: int | None = None) -> int:
         """Give how many tiles of a shape are run together, of those that wait if it is known.
@@ -149,8 +161,8 @@ class Loaded:
         filling = self._gainful(shapes[0]) * math.prod(shapes[0])
         least = self._gainful(shapes[-1])
         for shape in shapes:
-            tiles = -(-filling // math.prod(shape))
-            self._most[shape] = max(least, 1 << (tiles - 1).bit_length())
+            tiles = max(filling // math.prod(shape), 1)
+            self._most[shape] = max(least, _powers_of_two(tiles)[-1])
 
     def _gainful(self, shape: TileShape) -> int:
         """Give the number of tiles of which twice as many are no longer worth it."""

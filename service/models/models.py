@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from model.errors import ServiceNotReady, ServiceStopping, UNetError
+from model.errors import ArtefactDamaged, ServiceNotReady, ServiceStopping, UNetError
 from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
@@ -200,10 +200,12 @@ def open_model(path: Path, settings: Settings) -> Loaded:
     """Verify an artefact and open it on every device that the settings name.
 
     Raises:
-        ArtefactError: if it cannot be served.
+        ArtefactError: if it cannot be served, or changes meanwhile.
         DeviceError: if a device cannot be had.
     """
     runtimes = [Runtime(path, place, settings.threads, settings.cuda) for place in settings.places]
+    if len({runtime.artefact.sha256 for runtime in runtimes}) > 1:
+        raise ArtefactDamaged(f"{path} changed while it was opened.")
     return Loaded(runtimes, tile_shapes(runtimes[0], settings.tile_edge))
 
 

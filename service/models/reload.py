@@ -118,9 +118,10 @@ class Reload:
         """Give the stamps of what was taken or refused, but for what is to be tried again.
 
         That is a file whose name is free by now and, where somebody asks for it, one that was
-        refused for no fault of its own.
+        refused for no fault of its own, and one whose model has failed.
         """
-        known = {each.path: each.stamp for each in self._catalogue.served.values()}
+        served = self._catalogue.served.values()
+        known = {each.path: each.stamp for each in served if settled or each.state != "failed"}
         for path, refused in self._catalogue.refused.items():
             rival = self._catalogue.served.get(refused.rival)
             if (rival and rival.path in files) if refused.rival else (settled or refused.is_final):

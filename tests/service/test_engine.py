@@ -96,6 +96,27 @@ def test_an_image_is_segmented_tile_by_tile() -> None:
     assert (segmented.work.canvas == 1).all()
 
 
+def test_turns_that_overlap_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two devices run an image from 1 to 3 s and from 2 to 5 s, and one more tile from 7 to 8 s."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+
+    async def segment() -> Segmented:
+        nonlocal now
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(
+            (work(1, tiles=3),), loop, loop.create_future(), tiles_left=3, submitted=0.0
+        )
+        done = [waiter.count(*turn) for turn in ((1.0, 3.0), (2.0, 5.0), (7.0, 8.0))]
+        assert done == [False, False, True]
+        now = 9.0
+        waiter.finish()
+        return await waiter.future
+
+    segmented = asyncio.run(segment())
+    assert (segmented.inference_s, segmented.queue_s) == (5.0, 4.0)
+
+
 def test_images_take_turns_tile_by_tile() -> None:
     runtime = RecordingRuntime()
     run_all(runtime, work(1, tiles=4), work(2, tiles=2), work(3, tiles=1))
@@ -368,6 +389,23 @@ def test_a_deadline_is_noticed_though_nothing_else_happens() -> None:
 
     with pytest.raises(DeadlinePassed):
         asyncio.run(submit())
+
+
+def test_who_leaves_is_let_go_though_nothing_else_happens() -> None:
+    """The model is warming up, so that the image has to wait."""
+
+    async def submit() -> None:
+        with started(ServesOne(RecordingRuntime(), square(EDGE))) as engine:
+            engine.model.state = "warming-up"
+            waits = asyncio.ensure_future(engine.run(work(1, tiles=1)))
+            async with asyncio.timeout(10):
+                while not engine.backlog().images:
+                    await asyncio.sleep(0)
+                waits.cancel()
+                while engine.backlog().images:
+                    await asyncio.sleep(0)
+
+    asyncio.run(submit())
 
 
 def test_images_of_a_model_that_warms_up_let_those_of_another_pass() -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,6 +133,62 @@ def test_small_images_one_after_the_other_wait_for_one_large_tile_each() -> None
         queue.add(image(f"small {number}", [10]))
         order += turn(queue)
     assert order == [name for number in range(50) for name in ("large", f"small {number}")]
+
+
+@pytest.mark.parametrize(("large", "small"), [(1, 15), (1, 30), (2, 30), (3, 30)])
+def test_after_a_crowd_one_that_comes_waits_for_a_tile_of_each_large_image(
+    large: int, small: int
+) -> None:
+    crowd = [image("small", [9]) for _ in range(small)]
+    queue = queue_of(*(image("large", [10] * 100) for _ in range(large)), *crowd)
+    while not all(job.is_taken for job in crowd):
+        turn(queue)
+    queue.add(image("late", [9]))
+    before = 0
+    while turn(queue) != ["late"]:
+        before += 1
+    assert before <= large
+
+
+@pytest.mark.parametrize("clients", [1, 2, 5])
+def test_clients_that_send_one_image_after_the_other_leave_a_large_one_its_share(
+    clients: int,
+) -> None:
+    queue = queue_of(image("large", [10] * 10_000))
+    waiting: list[Job[str, str]] = []
+    served = Counter[str]()
+    for _ in range(3000):
+        waiting = [job for job in waiting if not job.is_taken]
+        while len(waiting) < clients:
+            waiting.append(image("small", [2]))
+            queue.add(waiting[-1])
+        for _, step in queue.take(lambda *_: 1):
+            served[step.item] += step.work
+    assert served["large"] / served.total() == pytest.approx(1 / (clients + 1), rel=0.01)
+
+
+def test_an_image_that_had_to_wait_for_its_model_is_not_owed_the_time() -> None:
+    loading = image("loading", [10] * 100, kind="loading")
+    queue = queue_of(image("large", [10] * 100), loading)
+    for _ in range(50):
+        queue.take(lambda *_: 1, skip=_is_loading)
+    queue.add(image("late", [9]))
+    assert "late" in [name for _ in range(2) for name in turn(queue)]
+
+
+def test_while_an_image_waits_for_its_model_the_others_share_as_without_it() -> None:
+    queue = queue_of(image("large", [10] * 100), image("loading", [10] * 100, kind="loading"))
+    order: list[str] = []
+    for number in range(20):
+        for _ in range(2):
+            order += [step.item for _, step in queue.take(lambda *_: 1, skip=_is_loading)]
+            if len(order) % 2:
+                queue.add(image(f"small {number}", [9]))
+    assert order == [name for number in range(20) for name in ("large", f"small {number}")]
+
+
+def _is_loading(kind: Hashable) -> bool:
+    return kind == "loading"
 
 
 def test_a_turn_takes_tiles_of_one_kind_of_those_that_waited_longest() -> None:

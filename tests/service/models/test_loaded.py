@@ -101,6 +101,16 @@ def test_where_memory_is_short_a_gpu_runs_no_more_tiles_together_than_fit() -> N
     assert device.warmed_up(square(EDGE)).most_tiles(SMALL) == 4
 
 
+@pytest.mark.parametrize("memory", range(3, 40, 2))
+def test_where_memory_is_short_every_shape_has_the_tiles_that_fit(memory: int) -> None:
+    edges = tuple(MANIFEST.geometry.edge_at_most(factor * EDGE // 2) for factor in (2, 3, 4))
+    device = Device(10**9, memory=memory * edges[0] * edges[2])
+    model = device.warmed_up(TileShapes(edges[2] ** 2, edges))
+    assert model.state == "ready"
+    for shape in model.warm_shapes:
+        assert (shape, model.most_tiles(shape)) in device.runs
+
+
 def test_a_gpu_without_memory_for_one_tile_has_failed() -> None:
     assert Device(1, memory=1).warmed_up().state == "failed"
 

@@ -1,11 +1,18 @@
 """The models that are served."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model.architecture import Architecture
-from model.errors import ArtefactNotFound, ManifestInvalid, ModelNotFound, ServiceNotReady
+from model.errors import (
+    ArtefactDamaged,
+    ArtefactNotFound,
+    ManifestInvalid,
+    ModelNotFound,
+    ServiceNotReady,
+)
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
@@ -85,6 +92,19 @@ def test_every_device_of_the_settings_runs_every_model(
     assert opened == [("1.onnx", "cuda:1"), ("1.onnx", "cuda:3")]
     assert models.engine.devices == 2
     assert models.find(None).device == "cuda:1,3"
+
+
+def test_a_file_that_changes_between_two_devices_is_refused(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changing(path: Path, place: str, *_: object) -> RecordingRuntime:
+        runtime = RecordingRuntime("cuda", place)
+        runtime.artefact = replace(runtime.artefact, path=path, sha256=place)
+        return runtime
+
+    monkeypatch.setattr(module, "Runtime", changing)
+    with pytest.raises(ArtefactDamaged, match="changed while it was opened"):
+        Models.open(settings_of(two, device="cuda:0,1"))
 
 
 def test_a_gpu_is_given_shapes_that_can_all_be_prepared(

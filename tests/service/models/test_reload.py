@@ -266,6 +266,15 @@ def test_a_model_that_failed_is_opened_anew_when_its_file_is_touched(shelf: Shel
     assert shelf.states() == {"cells": "ready"}
 
 
+def test_a_model_that_failed_is_opened_anew_when_somebody_asks_for_it(shelf: Shelf) -> None:
+    broken = shelf.catalogue.find("cells").loaded
+    assert broken
+    broken.state = "failed"
+    assert shelf.look(settled=True) == []
+    assert shelf.look() == ["loaded cells"]
+    assert shelf.states() == {"cells": "ready"}
+
+
 def test_what_is_warmed_up_when_the_service_stops_is_not_served(shelf: Shelf) -> None:
     old = shelf.digests()
     shelf.before_warm_up = shelf.reload.stopping.set
