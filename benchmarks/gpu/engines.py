@@ -2,6 +2,7 @@
 
 import asyncio
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,13 @@ from model.architecture import Architecture
 from model.artefact import Manifest
 from model.planner import TileShapes, plan_tiles, work
 from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE, Output, Segmentation
+from model.segmentation import (
+    DEFAULT_SHAPES,
+    DEFAULT_TILE_EDGE,
+    Output,
+    Segmentation,
+    segment,
+)
 from model.sessions.cuda import CudaOptions
 from model.sessions.gpu_memory import gpu_memory
 from service.engine import Engine
@@ -38,24 +45,32 @@ SIZES = ((64, 64), (200, 333), (512, 512), (388, 900), (1024, 1024), (1500, 700)
 OUTPUTS: tuple[Output, ...] = ("labels", "labels", "foreground")
 FLAT_MIB = 32
 """Growth over the second half of the requests that counts as none, in MiB."""
+MOST_DIFFER = 1e-3
+"""Share of an image's labels that may hang on a tie of two classes."""
 MIB = 1 << 20
 
 
-def measure_rates(rates: Mapping[str, float], folder: Path) -> list[Row]:
-    """Time 512×512 images with the shipped model, and with the paper's width, untrained.
+def measure_shipped(rates: Mapping[str, float]) -> list[Row]:
+    """Time 512×512 images with the shipped model.
 
     Args:
         rates: FLOP/s of a large product, by precision.
-        folder: For the artefact that nobody trained.
+    """
+    return [_measure_rate(MODEL, name, rates) for name in ENGINES]
+
+
+def measure_paper(rates: Mapping[str, float]) -> list[Row]:
+    """Time 512×512 images with a network of the paper's width that nobody trained.
+
+    Args:
+        rates: FLOP/s of a large product, by precision.
     """
     from benchmarks.untrained import write_artefact  # it needs the packages of training
 
-    write_artefact(folder / "untrained.onnx", PAPER)
-    return [
-        _measure_rate(path, name, rates)
-        for path in (MODEL, folder / "untrained.onnx")
-        for name in ENGINES
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "untrained.onnx"
+        write_artefact(path, PAPER)
+        return [_measure_rate(path, name, rates) for name in ENGINES]
 
 
 def _measure_rate(path: Path, name: str, rates: Mapping[str, float]) -> Row:
@@ -80,10 +95,12 @@ def _measure_rate(path: Path, name: str, rates: Mapping[str, float]) -> Row:
 
 
 def measure_memory() -> list[Row]:
-    """Run many images of many sizes, and look at the card's memory now and then."""
+    """Run many images of many sizes; now and then look at the card's memory, and at a result."""
+    on_cpu = Runtime(MODEL, "cpu")
     sizes = [SIZES[index] for index in np.random.default_rng(0).integers(0, len(SIZES), REQUESTS)]
     step = REQUESTS // SOUNDINGS
     used: list[float] = []
+    differ: list[float] = []
     began = time.perf_counter()
     with engine_on(MODEL, CudaOptions(), ("cuda:0",)) as (engine, model):
         warm_up_s = time.perf_counter() - began
@@ -94,6 +111,7 @@ def measure_memory() -> list[Row]:
             ]
             asyncio.run(latencies(engine, model, images, at_a_time=8))
             used.append(gpu_memory(0).used_bytes / MIB)
+            differ.append(share_that_differs(images[0], sizes[start], on_cpu))
     return [
         {
             "requests": REQUESTS,
@@ -102,8 +120,17 @@ def measure_memory() -> list[Row]:
             "used_mib": used,
             "growth_mib": growth_over_second_half(used),
             "most_mib": FLAT_MIB,
+            "compared": len(differ),
+            "pixels_differ": max(differ),
+            "most_differ": MOST_DIFFER,
         }
     ]
+
+
+def share_that_differs(found: Segmentation, size: tuple[int, int], on_cpu: Runtime) -> float:
+    """Give the share of an image's labels that are not those of the CPU."""
+    exact = segment(sample(*size)[np.newaxis], on_cpu, DEFAULT_SHAPES)
+    return float(np.mean(found.canvas != exact))
 
 
 def growth_over_second_half(soundings: Sequence[float]) -> float:

@@ -63,21 +63,20 @@ def _measure_way(
     rates: Mapping[str, float],
 ) -> list[Row]:
     runtime = Runtime(MODEL, "cuda", cuda=options)
+    return list(_batches(runtime, tile, exact, rates[runtime.precision]))
+
+
+def _batches(
+    runtime: Runtime, tile: NDArray[np.float32], exact: NDArray[np.float32], rate: float
+) -> Iterator[Row]:
+    """Hold the last tile of every batch against the CPU, and time runs for labels with copies."""
     manifest = runtime.manifest
-    logits = runtime.run(tile)[0]
-    decided = np.array_equal(runtime.labels(tile)[0], manifest.decide(logits))
-    agreed = agreement(manifest, exact, logits, options.precision)
-    agreed |= {"labels_of_device": decided}
-    return [row | agreed for row in _batches(runtime, tile, rates[runtime.precision])]
-
-
-def _batches(runtime: Runtime, tile: NDArray[np.float32], rate: float) -> Iterator[Row]:
-    """Time runs for labels, copies included."""
     shape = tile.shape[2], tile.shape[3]
-    work = flops(runtime.manifest.architecture, shape)
+    work = flops(manifest.architecture, shape)
     for batch in BATCHES:
-        run = partial(runtime.labels, np.repeat(tile, batch, axis=0))
-        run()
+        tiles = np.repeat(tile, batch, axis=0)
+        logits, run = runtime.run(tiles)[-1], partial(runtime.labels, tiles)
+        decided = np.array_equal(run()[-1], manifest.decide(logits))
         seconds = statistics.median(seconds_of(run) for _ in range(ROUNDS))
         reached = batch * work / seconds
         yield {
@@ -87,4 +86,6 @@ def _batches(runtime: Runtime, tile: NDArray[np.float32], rate: float) -> Iterat
             "tiles_a_second": batch / seconds,
             "tflop_a_second": reached / 1e12,
             "share_of_product": reached / rate,
+            "labels_of_device": decided,
+            **agreement(manifest, exact, logits, runtime.precision),
         }

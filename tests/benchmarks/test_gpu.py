@@ -127,8 +127,8 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def in_little(monkeypatch: pytest.MonkeyPatch, artefact: Path, tmp_path: Path) -> Path:
-    """Measure few images with small networks, and on the CPU; give a folder."""
+def in_little(monkeypatch: pytest.MonkeyPatch, artefact: Path) -> None:
+    """Measure few images with small networks, and on the CPU."""
     for module in (engines, ways):
         monkeypatch.setattr(module, "Runtime", lambda path, *_, **__: Runtime(path, "cpu"))
         monkeypatch.setattr(module, "MODEL", artefact)
@@ -139,7 +139,6 @@ def in_little(monkeypatch: pytest.MonkeyPatch, artefact: Path, tmp_path: Path) -
     for name, value in changes.items():
         monkeypatch.setattr(engines, name, value)
     monkeypatch.setattr(engines, "gpu_memory", lambda _: GpuMemory(5 * engines.MIB, 1))
-    return tmp_path
 
 
 @pytest.mark.usefixtures("in_little")
@@ -151,8 +150,9 @@ def test_a_way_is_held_against_the_cpu_and_timed_in_batches() -> None:
     assert "failed" in ways.measure({"one": CudaOptions()}, {})[0]
 
 
-def test_rates_are_those_of_both_models_in_every_engine(in_little: Path) -> None:
-    found = engines.measure_rates({"fp32": 1e9}, in_little)
+@pytest.mark.usefixtures("in_little")
+def test_rates_are_those_of_both_models_in_every_engine() -> None:
+    found = [*engines.measure_shipped({"fp32": 1e9}), *engines.measure_paper({"fp32": 1e9})]
     assert [(row["model"], row["engine"]) for row in found] == [
         (model, engine) for model in ("small", "untrained") for engine in engines.ENGINES
     ]
@@ -167,11 +167,13 @@ def test_memory_is_sounded_over_requests_of_mixed_sizes() -> None:
     (row,) = engines.measure_memory()
     assert row["used_mib"] == [5.0] * 6
     assert row["growth_mib"] == 0
+    assert (row["compared"], row["pixels_differ"]) == (6, 0)
 
 
 def rows(**changes: Any) -> dict[str, list[dict[str, Any]]]:
     way = {"way": "fp32", "agrees": True, "labels_of_device": True}
     memory = {"requests": 2000, "growth_mib": 0.0, "most_mib": 32, "used_mib": [1.0, 2.0]}
+    memory |= {"pixels_differ": 0.0, "most_differ": 1e-3}
     changed = {name: value for name, value in changes.items() if name in memory}
     others = {name: value for name, value in changes.items() if name in way}
     return {
@@ -184,7 +186,12 @@ def rows(**changes: Any) -> dict[str, list[dict[str, Any]]]:
 
 def test_a_run_is_right_where_the_gpu_agrees_and_memory_is_flat() -> None:
     assert gpu.is_right(rows())
-    for wrong in ({"agrees": False}, {"labels_of_device": False}, {"growth_mib": 33.0}):
+    for wrong in (
+        {"agrees": False},
+        {"labels_of_device": False},
+        {"growth_mib": 33.0},
+        {"pixels_differ": 0.1},
+    ):
         assert not gpu.is_right(rows(**wrong))
     assert not gpu.is_right(rows(way="fp16"))
     for part in ("engines", "memory"):
@@ -202,7 +209,7 @@ def test_what_fails_is_a_row_that_says_why() -> None:
 def test_a_part_that_would_come_too_late_is_left_out_and_says_so() -> None:
     now = iter([0.0, 10.0, gpu.BUDGET_S + 1.0])
     parts = {"first": lambda: [{"a": 1}], "last": lambda: [{"a": 2}]}
-    assert gpu.measure_in_time(parts, lambda: next(now)) == {
+    assert dict(gpu.measure_in_time(parts, lambda: next(now))) == {
         "first": [{"a": 1}],
         "last": [{"failed": "no time was left after 401 s"}],
     }
