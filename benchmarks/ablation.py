@@ -71,6 +71,7 @@ PLENTY = 1 << 40
 """Free memory, in bytes, so that no plan depends on the machine's."""
 KEPT = ("v_rand", "v_info", "seg", "ap50", "dice", "pixel_error")
 """Scores that the result holds."""
+NAMES = {"v_rand": "V_rand", "seg": "SEG", "dice": "Dice"}
 COLOURS = dict(zip(ARMS, ("#777777", "#e69f00", "#56b4e9", "#009e73"), strict=True))
 
 
@@ -269,11 +270,13 @@ def table(result: dict[str, Any]) -> str:
         "# What elastic deformation and border weights buy",
         "",
         f"{result['network']}, {result['steps']} steps of one {result['tile_edge']} px tile; in "
-        "all, rotation, flips, zoom and intensity vary. Mean over the seeds, lowest and highest in "
-        f"brackets; {seeds(result)} of {len(SEEDS)} seeds are done.",
+        "all, rotation, flips,",
+        "zoom and intensity vary. Mean over the seeds, lowest and highest in brackets; seeds done: "
+        f"{seeds(result)} of {len(SEEDS)}.",
         "",
         "So few steps are what two cores do in minutes, and far from the end of a training: what "
-        "is shown is how fast a network learns from few images, not where it ends.",
+        "is shown is",
+        "how fast a network learns from few images, not where it ends.",
         "",
         "```sh",
         result["command"],
@@ -287,7 +290,7 @@ def table(result: dict[str, Any]) -> str:
             "",
             f"## {data}",
             "",
-            f"| images | | {names[0]} | {names[1]} |",
+            f"| images | | {NAMES[names[0]]} | {NAMES[names[1]]} |",
             "| --- | --- | --- | --- |",
         ]
         for images, arm in itertools.product(IMAGES, ARMS):
@@ -318,7 +321,7 @@ def plot(result: dict[str, Any]) -> str:
             x, y = across * width + margin, down * height + margin
             parts.append(
                 f'<g transform="translate({x} {y})"><text y="-14" font-weight="600">'
-                f"{data}: {name}</text>{body}</g>"
+                f"{data}: {NAMES[name]}</text>{body}</g>"
             )
     legend = "".join(
         f'<circle cx="{margin + 150 * place}" cy="{len(groups) * height + 8}" r="4" '

@@ -50,7 +50,7 @@ def test_every_network_is_trained_once_and_shown(
         (images, arm) for images in (2, None) for arm in ablation.ARMS
     ]
     page = written["TABLE"].read_text()
-    assert "1 of 1 seeds are done" in page
+    assert "seeds done: 1 of 1." in page
     assert "not run" not in page
     assert page.count("| both |") == 2
     circles = ElementTree.parse(written["PLOT"]).iter(CIRCLE)  # noqa: S314 (our own file)
@@ -78,4 +78,4 @@ def test_the_table_shows_the_spread_and_what_was_not_run() -> None:
     page = ablation.table(result_of([(0, "both", 0.5), (1, "both", 0.7), (0, "neither", 0.9)]))
     assert "| 2 | both | 0.600 (0.500–0.700) | 0.500 (0.500–0.500) |" in page
     assert "| 2 | elastic deformation | not run | not run |" in page
-    assert "0 of 3 seeds are done" in page
+    assert "seeds done: 0 of 3." in page
