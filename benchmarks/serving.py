@@ -65,7 +65,8 @@ def process(
         process_group=0,  # so that what it started can be ended with it
     )
     try:
-        limits = httpx.Limits(max_connections=None)
+        # Peers close a connection that was idle for 5 s, it may be just as a request goes out.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
         with httpx.Client(
             base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_S, limits=limits, trust_env=False
         ) as client:

@@ -24,7 +24,6 @@ def main() -> int:
         0 after a signal; 1 if a model cannot be served; 2 if a setting is wrong; 3 if the address
         cannot be listened on, which uvicorn has logged.
     """
-    heap.keep_small()
     logs.configure()
     try:
         settings = CliApp.run(Settings)
@@ -38,6 +37,7 @@ def main() -> int:
     except (UNetError, OSError) as exc:
         print(f"cannot serve: {exc}", file=sys.stderr)
         return 1
+    heap.keep_small()  # to open models is faster without
     server.run()
     return 0 if server.started else 3
 
