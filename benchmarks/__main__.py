@@ -15,13 +15,12 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.row import Row, table
+from benchmarks.subject import ROOT
 
-ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "serving.json"
 BUILD = ROOT / "build" / "bench"
 FAMILIES = (

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.subject import ROOT
 from model.architecture import Architecture
 from model.artefact import Manifest
 from model.geometry import Geometry
@@ -48,7 +49,6 @@ from training.tiles.store import Store, prepare
 from training.tiles.weight_map import BORDER_WEIGHT
 from training.validation import NetworkModel, settle, spread_over
 
-ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "ablation.json"
 TABLE, PLOT = ROOT / "docs" / "ablation.md", ROOT / "docs" / "ablation.svg"
 

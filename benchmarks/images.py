@@ -1,14 +1,14 @@
 """The images that are sent: a micrograph of the repository, laid out to any size."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.subject import ROOT
+
 FOLDER = ROOT / "docs" / "samples" / "membranes"
 SAMPLE = FOLDER / "images" / "membranes-000.png"
 

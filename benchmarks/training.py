@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.subject import ROOT
 from model.architecture import Architecture
 from model.geometry import Geometry
 from model.network import UNet
@@ -48,7 +49,6 @@ from training.synthetic import generate
 from training.tiles.augmentation import Sampler
 from training.tiles.store import Store, StoredImage, prepare
 
-ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "training.json"
 EDGE = 572
 ARCHITECTURE = Architecture(in_channels=1, num_classes=2, depth=4, base_channels=32)

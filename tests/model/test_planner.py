@@ -11,6 +11,7 @@ from model.architecture import Architecture
 from model.errors import GeometryError
 from model.geometry import Geometry, flops
 from model.planner import TileShapes, _Axis, plan_tiles, require_tiling, work
+from model.segmentation import DEFAULT_SHAPES, DEFAULT_TILE_EDGE
 from model.tiling import Region, lay_tiles
 from tests.model.joined import image_of, run_double, small, tiled, whole
 
@@ -299,3 +300,13 @@ def test_an_image_without_pixels_is_refused(shape: tuple[int, int]) -> None:
 def test_a_region_outside_of_the_image_is_refused(region: Region) -> None:
     with pytest.raises(GeometryError, match="region"):
         plan_tiles((10, 10), HALF, FREE, region)
+
+
+def test_the_default_tile_costs_what_is_said_of_it() -> None:
+    def cost(edge: int, shapes: TileShapes = DEFAULT_SHAPES) -> int:
+        return work(plan_tiles((edge, edge), HALF, shapes), HALF)
+
+    assert flops(HALF, (DEFAULT_TILE_EDGE, DEFAULT_TILE_EDGE)) < 2 * cost(512)
+    assert flops(HALF, (1212, 1212)) / cost(512) == pytest.approx(3.5, abs=0.05)
+    saved = 1 - cost(10_000, TileShapes(1212**2)) / cost(10_000)
+    assert saved == pytest.approx(0.06, abs=0.005)
