@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from model.errors import DeadlinePassed, ServiceStopping
+from model.errors import DeadlinePassed, InferenceFailed, ServiceStopping
 from model.segmentation import Segmentation
 from service.estimate import Forecast
 from service.fair_queue import FairQueue, Job
@@ -61,8 +63,11 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = False
         self._failures = [0] * devices
-        """Images in a row that each device failed on."""
-        self._retired: set[int] = set()
+        """Turns in a row that each device failed on and another did not."""
+        self.retired: set[int] = set()
+        """Numbers of the devices that take no more turns."""
+        self._running = [threading.Lock() for _ in range(devices)]
+        """Held while a device runs tiles: a session takes one thread at a time."""
         self._workers = [
             threading.Thread(
                 target=self._serve, args=(device,), name=f"device {device}", daemon=True
@@ -94,7 +99,7 @@ class Engine:
     @property
     def devices(self) -> int:
         """How many devices take turns."""
-        return len(self._workers) - len(self._retired)
+        return len(self._workers) - len(self.retired)
 
     def backlog(self) -> Backlog:
         """Say what waits."""
@@ -148,7 +153,7 @@ class Engine:
     def _next_turn(self, device: int) -> Turn:
         """Wait for work and take one batch of it; nothing is the end."""
         with self._changed:
-            while not self._stopping and device not in self._retired:
+            while not self._stopping and device not in self.retired:
                 for job in self._queue.drop():
                     fail(job, DeadlinePassed("The request's deadline passed before its turn."))
                 if turn := self._queue.take(_most_tiles, _is_warming_up):
@@ -161,21 +166,34 @@ class Engine:
         turn = [(job, step) for job, step in turn if not job.abandoned]
         if not turn:
             return
-        model, _, given = kind_of(turn[0][1].kind)
-        runtime = model.runtimes[device]
-        run = runtime.labels if given == "labels" else runtime.run
         began = time.perf_counter()
         try:
-            tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
-            outputs = list(zip(turn, run(tiles), strict=True))
+            outputs = self._outputs(device, turn)
         except Exception as exc:  # whatever it is, the worker lives on for the other images
             log.warning("a turn of %d tile(s) failed", len(turn), exc_info=True)
             self._recover(device, turn, exc)
-            return
-        for (job, step), output in outputs:
+        else:
+            self._failures[device] = 0
+            self._finish(turn, outputs, began)
+
+    def _outputs(self, device: int, turn: Turn) -> list[NDArray[Any]]:
+        """Give what each of the tiles is told by the model; whatever fails is raised."""
+        model, _, given = kind_of(turn[0][1].kind)
+        runtime = model.runtimes[device]
+        run = runtime.labels if given == "labels" else runtime.run
+        tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
+        with self._running[device]:
+            outputs = list(run(tiles))
+        if len(outputs) != len(turn):
+            raise InferenceFailed(f"The runtime gave {len(outputs)} of {len(turn)} tiles.")
+        return outputs
+
+    def _finish(self, turn: Turn, outputs: list[NDArray[Any]], began: float) -> None:
+        """Write what came of tiles, and tell whose image is done."""
+        for (job, step), output in zip(turn, outputs, strict=True):
             write(job, step.item, output)
         ended = time.perf_counter()
-        self._failures[device] = 0
+        model, _, _ = kind_of(turn[0][1].kind)
         model.note_turn(sum(step.work for _, step in turn), ended - began)
         self.observe(report_of(turn, "done"))
         for job, _ in turn:
@@ -199,28 +217,36 @@ class Engine:
             job.owner.divide(len(smaller))
             for part in smaller:
                 self._run(device, [(job, part)])
-        elif not job.abandoned:
-            if not self._retire(device):
-                model.note_failure()
+        elif not job.abandoned and not self._runs_elsewhere(device, turn):
+            model.note_failure()
             fail(job, failure(cause))
 
-    def _retire(self, device: int) -> bool:
-        """Count a failure against a device, if there are others; give whether that was done.
+    def _runs_elsewhere(self, device: int, turn: Turn) -> bool:
+        """Try what failed on the other devices: where one can, it was the device's fault."""
+        for other in range(len(self._workers)):
+            if other == device or other in self.retired:
+                continue
+            began = time.perf_counter()
+            try:
+                outputs = self._outputs(other, turn)
+            except Exception:  # whatever it is, it is no reason to doubt the first device
+                log.warning("it failed on device %d, too", other, exc_info=True)
+                continue
+            self._blame(device)
+            self._finish(turn, outputs, began)
+            return True
+        return False
 
-        After several in a row it takes no more turns: what fails is fast, and would take them all.
+    def _blame(self, device: int) -> None:
+        """Count a failure against a device; after several in a row it takes no more turns.
+
+        What fails is fast, and would take them all. The last device goes on.
         """
         with self._changed:
-            if self.devices == 1:
-                return False
             self._failures[device] += 1
-            if self._failures[device] == MOST_FAILURES:
-                log.error(
-                    "device %d failed on %d images in a row: it takes no more turns",
-                    device,
-                    MOST_FAILURES,
-                )
-                self._retired.add(device)
-            return True
+            if self._failures[device] >= MOST_FAILURES and self.devices > 1:
+                log.error("device %d failed where another did not: it takes no more turns", device)
+                self.retired.add(device)
 
 
 def _most_tiles(kind: Hashable, waiting: int) -> int:

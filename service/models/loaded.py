@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from itertools import product
 
@@ -52,11 +52,20 @@ class Loaded:
         self,
         runtimes: Sequence[Runtime],
         shapes: TileShapes,
+        retired: Set[int] = frozenset(),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take an artefact that was opened once for each device; the clock times its warm-up."""
+        """Take an artefact that was opened.
+
+        Args:
+            runtimes: One for each device.
+            shapes: What its tiles may be.
+            retired: Those that take no more turns, by their places; others may write to it.
+            clock: Times the warm-up, in s.
+        """
         self.runtimes = tuple(runtimes)
         self.shapes = shapes
+        self._retired = retired
         self._clock = clock
         self.state: LoadedState = "warming-up"
         self.work_a_second = 0.0
@@ -85,7 +94,11 @@ class Loaded:
     def device(self) -> str:
         """The devices that run the model, as their sessions say: `cpu`, or as in `cuda:0,2`."""
         kind, *_ = self.runtimes[0].device.split(":")
-        numbers = [runtime.device.partition(":")[2] for runtime in self.runtimes]
+        numbers = [
+            runtime.device.partition(":")[2]
+            for place, runtime in enumerate(self.runtimes)
+            if place not in self._retired
+        ]
         return f"{kind}:{','.join(numbers)}" if any(numbers) else kind
 
     @property

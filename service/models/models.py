@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -65,11 +65,13 @@ class Models:
             ModelNotFound: if there is no model of the default's name.
         """
         catalogue = Catalogue(settings.model_memory_bytes)
-        reload = Reload(settings.model_dir, catalogue, partial(open_model, settings=settings))
+        engine = Engine(len(settings.places))
+        opening = partial(open_model, settings=settings, retired=engine.retired)
+        reload = Reload(settings.model_dir, catalogue, opening)
         reload.open_all()
         for each in catalogue.served.values():
             log.info("%s: %s on %s in %s", each.path.name, each.name, each.device, each.precision)
-        models = cls(catalogue, reload, Engine(len(settings.places)), settings.default_model)
+        models = cls(catalogue, reload, engine, settings.default_model)
         catalogue.make_room(keep=models.find(None).name)
         return models
 
@@ -196,8 +198,13 @@ class Models:
             self.engine.wake()
 
 
-def open_model(path: Path, settings: Settings) -> Loaded:
+def open_model(path: Path, settings: Settings, retired: Set[int] = frozenset()) -> Loaded:
     """Verify an artefact and open it on every device that the settings name.
+
+    Args:
+        path: The file.
+        settings: What they name, and how it is used.
+        retired: Places of devices that take no more turns, now or later.
 
     Raises:
         ArtefactError: if it cannot be served, or changes meanwhile.
@@ -206,7 +213,7 @@ def open_model(path: Path, settings: Settings) -> Loaded:
     runtimes = [Runtime(path, place, settings.threads, settings.cuda) for place in settings.places]
     if len({runtime.artefact.sha256 for runtime in runtimes}) > 1:
         raise ArtefactDamaged(f"{path} changed while it was opened.")
-    return Loaded(runtimes, tile_shapes(runtimes[0], settings.tile_edge))
+    return Loaded(runtimes, tile_shapes(runtimes[0], settings.tile_edge), retired)
 
 
 def model_used(model: Loaded) -> ModelUsed:

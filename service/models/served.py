@@ -24,7 +24,7 @@ class Served:
     artefact: Artefact
     provider: Provider
     """What runs it, or did before it was let go."""
-    device: str
+    opened_on: str
     precision: str
     """What it is computed in."""
     loaded: Loaded | None
@@ -50,6 +50,11 @@ class Served:
     def sha256(self) -> str:
         """Digest of the file that is run."""
         return self.artefact.sha256
+
+    @property
+    def device(self) -> str:
+        """Where it runs, or did before it was let go."""
+        return self.loaded.device if self.loaded else self.opened_on
 
     @property
     def state(self) -> ServedState:
