@@ -12,7 +12,8 @@ that share an edge with one, throughout.
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import ndimage
+
+from model.components import components
 
 _WAITING = -1
 """Mark of a foreground pixel that no object has reached yet."""
@@ -63,7 +64,7 @@ def separate(
         raise ValueError(
             f"probabilities must be (H, W) float, got {probabilities.shape} {probabilities.dtype}"
         )
-    ids = _components(_framed(probabilities >= max(rule.seed_threshold, threshold)))
+    ids, _ = components(_framed(probabilities >= max(rule.seed_threshold, threshold)))
     _drop_small(ids, rule.smallest_area)
     if rule.seed_threshold > threshold:
         _share_out(ids, _framed(probabilities >= threshold), rule.smallest_area)
@@ -120,12 +121,6 @@ def _framed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.pad(mask, 1)
 
 
-def _components(mask: NDArray[np.bool_]) -> Ids:
-    ids = np.zeros(mask.shape, np.int32)
-    ndimage.label(mask, output=ids)
-    return ids
-
-
 def _runs(ids: Ids) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """Give the place where each run of equal ids begins, but for the first, and its id."""
     flat = ids.ravel()
@@ -172,7 +167,7 @@ def _next_front(flat: NDArray[np.int32], near: NDArray[np.intp]) -> NDArray[np.i
 
 def _share_out_rest(ids: Ids, front: NDArray[np.intp], smallest_area: int) -> None:
     """Give each component of what is waiting to an object that came to it, or make it one."""
-    parts = _components(ids < 0)
+    parts, _ = components(ids < 0)
     areas = _areas(parts)
     owners = np.arange(len(areas), dtype=np.int32) + ids.max()
     owners[areas < smallest_area] = 0

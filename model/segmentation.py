@@ -5,9 +5,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from model.artefact import Averaging, Manifest
+from model.components import components
 from model.instances import classes_of, separate
 from model.intensity import IntensityScale, match_channels
 from model.planner import TileShapes, plan_tiles
@@ -144,7 +144,7 @@ class Segmentation:
         """
         rule, num_classes = self.manifest.instances, self.manifest.architecture.num_classes
         if rule is None:
-            return _components(self.labels(), num_classes)
+            return _objects(self.labels(), num_classes)
         foreground = self.canvas[0] if num_classes == 2 else self.canvas.sum(axis=0)
         ids = separate(foreground, self.manifest.decision_threshold or 0.5, rule)
         if num_classes == 2:
@@ -212,13 +212,13 @@ def decide(foreground: NDArray[np.float32], threshold: float | None) -> NDArray[
     return labels
 
 
-def _components(labels: NDArray[np.uint8], num_classes: int) -> Objects:
+def _objects(labels: NDArray[np.uint8], num_classes: int) -> Objects:
     """Number the components of every class but class 0, class after class."""
     ids = np.zeros(labels.shape, np.int32)
     counts = [0]
     for index in range(1, num_classes):
         inside = labels == index
-        numbers, count = ndimage.label(inside)
+        numbers, count = components(inside)
         ids[inside] = numbers[inside] + sum(counts)
         counts.append(count)
     return Objects(ids, np.repeat(np.arange(num_classes, dtype=np.uint8), counts))

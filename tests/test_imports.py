@@ -61,7 +61,7 @@ def service_modules() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["torch", "onnx", "onnxscript", "openvino", "tqdm", "training", "tests"]
+    "module", ["torch", "onnx", "onnxscript", "openvino", "scipy", "tqdm", "training", "tests"]
 )
 def test_the_service_does_not_load(service_modules: set[str], module: str) -> None:
     assert module not in service_modules

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from model.components import components
 from model.errors import DatasetError
 from training.data.labels import IntArray, require_labels
 from training.metrics.bootstrap import Quotients, pool, quotient_of
@@ -130,9 +131,8 @@ def thin_borders(interior: NDArray[np.bool_]) -> NDArray[np.int32]:
     """
     if interior.ndim != 2 or interior.dtype != np.bool_:
         raise ValueError(f"interior must be (H, W) bool, got {interior.shape} {interior.dtype}")
-    components = np.zeros(interior.shape, np.int32)
-    ndimage.label(interior, output=components)
-    return spread(components)
+    ids, _ = components(interior)
+    return spread(ids)
 
 
 def spread(objects: NDArray[np.int32]) -> NDArray[np.int32]:
