@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import errors, routes
 from service.admission import Admission
+from service.budget import image_pixels
 from service.decoding.pool import AT_A_TIME, Decoders
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
@@ -48,7 +49,9 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool = decoders or Decoders(settings.decode_timeout_s)
         admission = Admission(
-            settings.max_pending_requests, settings.max_pending_pixels, models.engine.forecast
+            settings.max_pending_requests,
+            settings.max_pending_pixels or image_pixels(),
+            models.engine.forecast,
         )
         metrics.watch(models, admission, pool)
         app.state.service = State(

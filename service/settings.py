@@ -50,12 +50,14 @@ class Settings(BaseSettings):
     looks only when it is asked to, by POST /models/reload."""
     model_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory that open models may take on a device, as estimated from their tiles: the longest
-    unused is let go, and opened again when it is asked for. 0 is no bound."""
+    unused is let go, and opened again when it is asked for. 0 is half of what the container has on
+    a CPU, and no bound on a GPU."""
     default_model: str = ""
     """Model of requests that name none; where this is empty, nuclei or else the first by name."""
-    tile_edge: Annotated[int, Field(ge=1)] = DEFAULT_TILE_EDGE
+    tile_edge: Annotated[int, Field(ge=0)] = 0
     """Largest input tile edge, in px: larger is less work for a large image, takes more memory, and
-    lets whoever comes meanwhile wait longer."""
+    lets whoever comes meanwhile wait longer. 0 is 892, or on a CPU less where an eighth of the
+    container's memory would not do."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of one inference; 0 is one for each core that the service has: the
     least of the cores that it may run on and the CPU quotas of its control groups (a container's
@@ -64,9 +66,10 @@ class Settings(BaseSettings):
     """Largest body of a request, in bytes."""
     max_image_pixels: Annotated[int, Field(ge=1)] = 128_000_000
     """Largest image, in pixels, judged from its header."""
-    max_pending_pixels: Annotated[int, Field(ge=1)] = 512_000_000
+    max_pending_pixels: Annotated[int, Field(ge=0)] = 0
     """Pixels of all images that are held at a time, eight times those of an image that is averaged
-    over its rotations; more are asked to come again."""
+    over its rotations; more are asked to come again. 0 is 512,000,000, or less where a fourth of
+    the container's memory would not do."""
     max_pending_requests: Annotated[int, Field(ge=1)] = 32
     """Requests that are held at a time; more are asked to come again."""
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
@@ -92,5 +95,5 @@ class Settings(BaseSettings):
         return CudaOptions(
             precision=self.gpu_precision,
             tensorrt_cache=self.tensorrt_cache,
-            largest_edge=self.tile_edge,
+            largest_edge=self.tile_edge or DEFAULT_TILE_EDGE,
         )

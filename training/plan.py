@@ -1,9 +1,7 @@
 """What a run does, made from its data: every value with its reason."""
 
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from model.errors import DatasetError
 from model.geometry import Geometry
 from model.intensity import IntensityRule
+from model.memory import usable_memory
 from training.data.census import Census
 from training.settings import Compute, FitSettings
 from training.tiles.weight_map import BORDER_SIGMA, BORDER_WEIGHT
@@ -123,16 +122,10 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
 
 
 def free_memory(device: torch.device) -> int:
-    """Give the free memory of a training device, in bytes.
-
-    What holds copies of files is free: after a data set was read, little else may be left.
-    """
+    """Give the free memory of a training device, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if (found := Path("/proc/meminfo")).exists():
-        lines = dict(line.split(":") for line in found.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return usable_memory()
 
 
 def parse_intensity(text: str) -> IntensityRule:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
-from signal import SIGXCPU
+from signal import SIGKILL, SIGXCPU
 
-from model.errors import ImageUnreadable, ServiceNotReady
+from model.errors import ImageUnreadable, ServiceBusy, ServiceNotReady
 from service.decoding.answer import ANSWER, MAX_ANSWER_BYTES, Answer, Refused
 from service.decoding.memory import seal, shared_memory, view
 from service.images import ImageHeader
@@ -93,6 +93,7 @@ class Decoder:
 
         Raises:
             ImageError: The image cannot be decoded, or not within the limits.
+            ServiceBusy: The system killed the child, as it does where memory is short.
             ServiceNotReady: There is no child.
         """
         with shared_memory(IMAGE_BYTES_A_PIXEL * header.height * header.width) as fd:
@@ -126,8 +127,12 @@ class Decoder:
             failure = f"took more than {self._timeout_s:g} s to decode"
         except (EOFError, ConnectionError):
             failure = "crashed its decoder"
-            if await self.end() == -SIGXCPU:
+            ended = await self.end()
+            if ended == -SIGXCPU:
                 failure = f"took more than {self._timeout_s:g} s to decode"
+            if ended == -SIGKILL:
+                log.warning("process %d was killed by the system: is memory short?", self.pid)
+                raise ServiceBusy("There was no memory to decode the image for now.") from None
         except (OSError, ValueError):
             failure = "made its decoder break the rules"
         log.warning("process %d was given up: the image %s", self.pid, failure)

@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from model.errors import ImageError, ServiceStopping
+from model.errors import ImageError, ServiceBusy, ServiceStopping
 from service.decoding.decoder import WORKER, Decoder
 from service.images import ImageHeader
 from service.images.pixels import Pixels
@@ -30,7 +30,7 @@ class Decoders:
             command: What a child runs.
         """
         self.given_up = 0
-        """Children that were given up over an image: it took too long, or they crashed."""
+        """Children that were given up over an image: it took too long, or they ended."""
         self._count = count
         self._timeout_s = timeout_s
         self._command = command
@@ -75,6 +75,7 @@ class Decoders:
         Raises:
             ImageUnreadable: The image is truncated or damaged, or takes too much time or memory.
             ImageValuesInvalid: Some pixels are not finite.
+            ServiceBusy: The system killed the child, as it does where memory is short.
             ServiceNotReady: The child did not start.
             ServiceStopping: The children are being ended.
         """
@@ -84,7 +85,7 @@ class Decoders:
             self._busy.add(decoder)
             try:
                 return await decoder.decode(data, header)
-            except ImageError:
+            except (ImageError, ServiceBusy):
                 self._refuse_when_stopping()  # it may not be the image's fault
                 self.given_up += decoder.has_ended
                 raise

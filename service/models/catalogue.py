@@ -19,17 +19,14 @@ class Catalogue:
     """Models by the names in their manifests."""
 
     def __init__(self, memory_bytes: int = 0) -> None:
-        """Begin empty.
-
-        Args:
-            memory_bytes: What open models may take on each device; 0 is no bound.
-        """
+        """Begin empty; see `memory_bytes`."""
         self.served: Mapping[str, Served] = {}
         self.refused: Mapping[Path, Refused] = {}
         self.uses = Uses()
         self.observe: Callable[[Change], None] = lambda _: None
         """Told of every change, by the thread that made it."""
-        self._memory_bytes = memory_bytes
+        self.memory_bytes = memory_bytes
+        """What open models may take on each device; 0 is no bound."""
 
     def find(self, name: str) -> Served:
         """Give what is served under a name.
@@ -93,7 +90,7 @@ class Catalogue:
     def lacks(self, needed: int = 0) -> bool:
         """Say whether open models, with so many bytes more, take more than they may."""
         taken = sum(each.loaded.memory_bytes for each in self.served.values() if each.loaded)
-        return 0 < self._memory_bytes < taken + needed
+        return 0 < self.memory_bytes < taken + needed
 
     def _noted(self, change: Change) -> Change:
         log.info("%s: %s", change.kind, f"{change.name} {change.sha256[:12]}".rstrip())

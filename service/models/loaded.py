@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from itertools import product
 
+from model.architecture import Architecture
 from model.artefact import Artefact, Manifest
 from model.errors import InferenceFailed
 from model.geometry import flops
@@ -122,7 +123,7 @@ class Loaded:
         manifest = self.manifest
         batches = [math.prod(shape) * tiles for shape, tiles in self._most.items()]
         pixels = max(batches, default=self.shapes.largest_area * TILES_A_RUN[self.provider])
-        maps = 4 * MAPS * manifest.architecture.base_channels * pixels
+        maps = bytes_a_pixel(manifest.architecture) * pixels
         return maps + BYTES_A_PARAMETER * manifest.graph_bytes // STORED_BYTES[manifest.precision]
 
     def warm_up(self, stopping: threading.Event) -> None:
@@ -225,6 +226,11 @@ class Loaded:
         if area >= smallest and (fitting or not self.shapes.edges):
             self.shapes = replace(self.shapes, largest_area=area)
             log.warning("%s: from now on tiles have at most %d px", self.manifest.name, area)
+
+
+def bytes_a_pixel(architecture: Architecture) -> int:
+    """Estimate the memory of a session for each pixel of the largest tile that it ran."""
+    return 4 * MAPS * architecture.base_channels
 
 
 def _powers_of_two(most: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,7 +14,9 @@ from model.errors import ArtefactDamaged, ServiceNotReady, ServiceStopping, UNet
 from model.geometry import Geometry
 from model.planner import TileShapes
 from model.runtime import Runtime
+from model.segmentation import DEFAULT_TILE_EDGE
 from model.sessions import ON_GPU
+from service.budget import models_bytes, tile_pixels
 from service.engine import Engine
 from service.models.catalogue import Catalogue
 from service.models.loaded import Loaded
@@ -64,11 +67,13 @@ class Models:
             DeviceError: if the device that was asked for cannot be had.
             ModelNotFound: if there is no model of the default's name.
         """
-        catalogue = Catalogue(settings.model_memory_bytes)
+        catalogue = Catalogue()
         engine = Engine(len(settings.places))
         opening = partial(open_model, settings=settings, retired=engine.retired)
         reload = Reload(settings.model_dir, catalogue, opening)
         reload.open_all()
+        on_gpu = any(each.provider in ON_GPU for each in catalogue.served.values())
+        catalogue.memory_bytes = settings.model_memory_bytes or (0 if on_gpu else models_bytes())
         for each in catalogue.served.values():
             log.info("%s: %s on %s in %s", each.path.name, each.name, each.device, each.precision)
         models = cls(catalogue, reload, engine, settings.default_model)
@@ -228,10 +233,18 @@ def model_used(model: Loaded) -> ModelUsed:
 
 
 def tile_shapes(runtime: Runtime, largest_edge: int) -> TileShapes:
-    """Say what tiles may be: a GPU prepares few shapes, a CPU takes each as it comes."""
-    geometry = runtime.manifest.geometry
+    """Say what tiles may be: a GPU prepares few shapes, a CPU takes each as it comes.
+
+    Args:
+        runtime: What runs them.
+        largest_edge: In px; 0 is the default, or on a CPU what its memory allows.
+    """
+    geometry, on_gpu = runtime.manifest.geometry, runtime.provider in ON_GPU
+    if not largest_edge:
+        fitting = math.isqrt(tile_pixels(runtime.manifest.architecture))
+        largest_edge = DEFAULT_TILE_EDGE if on_gpu else fitting
     edge = _usable(largest_edge, geometry)
-    if runtime.provider in ON_GPU:
+    if on_gpu:
         return TileShapes.fixed(geometry, edge)
     return TileShapes(geometry.edge_at_most(edge) ** 2)
 

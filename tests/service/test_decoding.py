@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from model.errors import (
     ImagePagesRefused,
     ImageUnreadable,
     ImageValuesInvalid,
+    ServiceBusy,
     ServiceNotReady,
     ServiceStopping,
     UNetError,
@@ -166,16 +168,26 @@ async def test_pixels_outlive_the_child_that_decoded_them() -> None:
     assert is_decoded(pixels)
 
 
-async def test_a_child_that_dies_over_an_image_costs_that_image_alone(decoders: Decoders) -> None:
+@pytest.mark.parametrize(
+    ("ended_by", "error"),
+    [
+        (signal.SIGSEGV, ImageUnreadable("The image crashed its decoder and was given up.")),
+        (signal.SIGKILL, ServiceBusy("There was no memory to decode the image for now.")),
+    ],
+    ids=["crashed", "killed"],
+)
+async def test_a_child_that_dies_over_an_image_costs_that_image_alone(
+    decoders: Decoders, ended_by: signal.Signals, error: Exception
+) -> None:
+    """Where nobody here killed it, the system did, for want of memory: no fault of the image."""
     pid = decoders.pids[0]
     stop_process(pid)
     lost = await begun(decoders)
     following = asyncio.create_task(decoders.decode(PNG, header_of(PNG)))
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, ended_by)
+    os.kill(pid, signal.SIGCONT)
 
-    with pytest.raises(
-        ImageUnreadable, match=r"^The image crashed its decoder and was given up\.$"
-    ):
+    with pytest.raises(type(error), match=f"^{re.escape(str(error))}$"):
         await lost
     assert is_decoded(await following)
     assert decoders.pids != [pid]

@@ -1,6 +1,5 @@
 """The plan: what each rule makes of the data, and the reason that it gives."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -330,21 +329,11 @@ class TestTiles:
         assert plan_of().elastic
 
 
-def test_memory_that_holds_copies_of_files_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (
-        "MemTotal: 8000000 kB\nMemFree: 100000 kB\nMemAvailable: 7000000 kB\nCached: 6900000 kB\n"
-    )
-    monkeypatch.setattr(Path, "exists", lambda _: True)
-    monkeypatch.setattr(Path, "read_text", lambda _: text)
-    assert free_memory(torch.device("cpu")) == 7_000_000 * 1024
-
-
-def test_where_a_system_does_not_say_what_is_free_half_of_its_memory_is(
+def test_the_free_memory_of_a_cpu_is_what_the_process_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Path, "exists", lambda _: False)
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert free_memory(torch.device("cpu")) == total // 2
+    monkeypatch.setattr("training.plan.usable_memory", lambda: 123)
+    assert free_memory(torch.device("cpu")) == 123
 
 
 def test_the_free_memory_of_a_gpu_is_that_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

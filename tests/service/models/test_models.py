@@ -16,8 +16,10 @@ from model.errors import (
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
+from service import budget
 from service.models import models as module
 from service.models.models import Models, tile_shapes
+from service.settings import PRETRAINED
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
 from tests.service.recording import RecordingRuntime
 
@@ -120,6 +122,39 @@ def test_tiles_too_small_to_tile_are_raised_to_the_smallest_that_can(
 ) -> None:
     monkeypatch.setattr(Runtime, "provider", provider)
     assert tile_shapes(runtime, 1).largest_area == 204**2
+
+
+@pytest.mark.parametrize(("memory", "edge"), [(4_100_000_000, 892), (2_000_000_000, 620)])
+def test_a_tile_takes_no_more_than_an_eighth_of_the_memory_of_a_cpu(
+    memory: int, edge: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "usable_memory", lambda: memory)
+    runtime = Runtime(PRETRAINED / "nuclei.onnx", "cpu")
+    assert tile_shapes(runtime, 0) == TileShapes(edge**2)
+    assert tile_shapes(runtime, 1212) == TileShapes(1212**2)  # who asks for more is given it
+    monkeypatch.setattr(Runtime, "provider", "cuda")
+    assert tile_shapes(runtime, 0).largest_area == 892**2
+
+
+def test_open_models_take_no_more_than_half_of_the_memory_of_a_cpu(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a model takes is known before its tiles are run, so that the start keeps the bound."""
+    one = max(each.memory_bytes for each in Models.open(settings_of(two)).loaded.values())
+    monkeypatch.setattr(budget, "usable_memory", lambda: 4 * one)
+    assert len(Models.open(settings_of(two)).loaded) == 2
+    monkeypatch.setattr(budget, "usable_memory", lambda: 3 * one)
+    assert len(Models.open(settings_of(two)).loaded) == 1
+    monkeypatch.setattr(Runtime, "provider", "cuda")
+    assert len(Models.open(settings_of(two)).loaded) == 2
+
+
+@pytest.mark.parametrize(("memory", "pixels"), [(2**40, 512_000_000), (2**30, 2**25)])
+def test_images_that_are_held_take_no_more_than_a_fourth_of_the_memory(
+    memory: int, pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "usable_memory", lambda: memory)
+    assert budget.image_pixels() == pixels
 
 
 def test_models_of_different_depths_have_tiles_of_their_own(tmp_path: Path) -> None:
