@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 import httpx
 
 from benchmarks.subject import MODEL, ROOT
+from model.segmentation import DEFAULT_TILE_EDGE
 
 SERVICE = (sys.executable, "-m", "service")
-UNHURRIED = {"device": "cpu", "deadline_s": 3600}
-"""Settings of every server: what is slow here is measured, and not refused."""
+UNHURRIED = {"device": "cpu", "deadline_s": 3600, "tile_edge": DEFAULT_TILE_EDGE}
+"""Settings of every server: what is slow here is measured, and not refused; and tiles are those of
+the plans made beside it, whatever memory there is."""
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
 TIMEOUT_S = 1800

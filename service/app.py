@@ -10,9 +10,8 @@ import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service import errors, routes
+from service import budget, errors, routes
 from service.admission import Admission
-from service.budget import image_pixels
 from service.decoding.pool import AT_A_TIME, Decoders
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
@@ -38,7 +37,7 @@ def create_app(
     Raises:
         UNetError: if a model cannot be served as the settings ask.
     """
-    settings = settings or Settings()
+    settings = budget.filled(settings or Settings())
     models = models or Models.open(settings)
     lifecycle = Lifecycle()
     metrics = Metrics()
@@ -49,9 +48,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool = decoders or Decoders(settings.decode_timeout_s)
         admission = Admission(
-            settings.max_pending_requests,
-            settings.max_pending_pixels or image_pixels(),
-            models.engine.forecast,
+            settings.max_pending_requests, settings.max_pending_pixels, models.engine.forecast
         )
         metrics.watch(models, admission, pool)
         app.state.service = State(

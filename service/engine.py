@@ -6,15 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.errors import DeadlinePassed, InferenceFailed, ServiceStopping
+from model.errors import DeadlinePassed, ServiceStopping
 from model.segmentation import Segmentation
 from service.estimate import Forecast
-from service.fair_queue import FairQueue, Job
+from service.fair_queue import FairQueue, Job, Step
 from service.models.loaded import MOST_FAILURES, Loaded
 from service.turn import (
     Pass,
@@ -22,6 +20,7 @@ from service.turn import (
     Turn,
     TurnReport,
     Waiter,
+    at_work,
     demand_of,
     divide,
     fail,
@@ -63,7 +62,7 @@ class Engine:
         self._changed = threading.Condition()
         self._stopping = False
         self._failures = [0] * devices
-        """Turns in a row that each device failed on and another did not."""
+        """Turns in a row that failed on each device and not on another."""
         self.retired: set[int] = set()
         """Numbers of the devices that take no more turns."""
         self._running = [threading.Lock() for _ in range(devices)]
@@ -147,7 +146,12 @@ class Engine:
 
     def _serve(self, device: int) -> None:
         while turn := self._next_turn(device):
-            self._run(device, turn)
+            try:
+                self._judge(device, at_fault=self._run(device, turn))
+            except Exception as exc:  # whatever it is, the worker lives on for the other images
+                log.exception("a turn could not be ended")
+                for job, _ in turn:
+                    fail(job, failure(exc))
             del turn  # an image is not held until the next one comes
 
     def _next_turn(self, device: int) -> Turn:
@@ -161,89 +165,82 @@ class Engine:
                 self._changed.wait(self._queue.next_deadline)
             return []
 
-    def _run(self, device: int, turn: Turn) -> None:
-        """Run tiles of one kind; what fails is halved until it is known whose fault it is."""
+    def _run(self, device: int, turn: Turn) -> bool:
+        """Run tiles of one kind; what fails is halved until it is known whose fault it is.
+
+        Returns:
+            Whether it is that of the device: it failed where another did not.
+        """
         turn = [(job, step) for job, step in turn if not job.abandoned]
         if not turn:
-            return
-        began = time.perf_counter()
-        try:
-            outputs = self._outputs(device, turn)
-        except Exception as exc:  # whatever it is, the worker lives on for the other images
-            log.warning("a turn of %d tile(s) failed", len(turn), exc_info=True)
-            self._recover(device, turn, exc)
-        else:
-            self._failures[device] = 0
-            self._finish(turn, outputs, began)
+            return False
+        failed = self._try(device, turn)
+        return failed is not None and self._recover(device, turn, failed)
 
-    def _outputs(self, device: int, turn: Turn) -> list[NDArray[Any]]:
-        """Give what each of the tiles is told by the model; whatever fails is raised."""
+    def _try(self, device: int, turn: Turn) -> Exception | None:
+        """Run tiles of one kind on a device; give what it raises, whatever that is."""
         model, _, given = kind_of(turn[0][1].kind)
-        runtime = model.runtimes[device]
+        runtime = model.runtime_on(device)
         run = runtime.labels if given == "labels" else runtime.run
-        tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
-        with self._running[device]:
-            outputs = list(run(tiles))
-        if len(outputs) != len(turn):
-            raise InferenceFailed(f"The runtime gave {len(outputs)} of {len(turn)} tiles.")
-        return outputs
-
-    def _finish(self, turn: Turn, outputs: list[NDArray[Any]], began: float) -> None:
-        """Write what came of tiles, and tell whose image is done."""
-        for (job, step), output in zip(turn, outputs, strict=True):
-            write(job, step.item, output)
-        ended = time.perf_counter()
-        model, _, _ = kind_of(turn[0][1].kind)
-        model.note_turn(sum(step.work for _, step in turn), ended - began)
+        try:
+            with self._running[device], at_work(turn) as began:
+                tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
+                outputs = list(zip(turn, run(tiles), strict=True))
+                for (job, step), output in outputs:
+                    write(job, step.item, output)
+                seconds = time.perf_counter() - began
+        except Exception as exc:  # whatever it is, the worker lives on for the other images
+            log.warning(
+                "a turn of %d tile(s) failed on device %d", len(turn), device, exc_info=True
+            )
+            self.observe(report_of(turn, "out-of-memory" if is_out_of_memory(exc) else "failed"))
+            return exc
+        model.note_turn(sum(step.work for _, step in turn), seconds)
         self.observe(report_of(turn, "done"))
         for job, _ in turn:
-            if job.owner.count(began, ended) and not job.abandoned:
+            if job.owner.count() and not job.abandoned:
                 job.owner.finish()
+        return None
 
-    def _recover(self, device: int, turn: Turn, cause: Exception) -> None:
+    def _recover(self, device: int, turn: Turn, cause: Exception) -> bool:
+        """Run what failed in other ways; say whether it was the fault of the device."""
         model, shape, _ = kind_of(turn[0][1].kind)
-        out_of_memory = is_out_of_memory(cause)
-        self.observe(report_of(turn, "out-of-memory" if out_of_memory else "failed"))
-        if out_of_memory:
-            model.note_out_of_memory(shape, len(turn))
         if len(turn) > 1:
+            if is_out_of_memory(cause):
+                model.note_out_of_memory(shape, len(turn))
             half = len(turn) // 2
-            self._run(device, turn[:half])
-            self._run(device, turn[half:])
-            return
+            faults = [self._run(device, part) for part in (turn[:half], turn[half:])]
+            return any(faults)
         (job, step), *_ = turn
-        smaller = divide(model, step) if out_of_memory else []
-        if smaller:
-            job.owner.divide(len(smaller))
-            for part in smaller:
-                self._run(device, [(job, part)])
-        elif not job.abandoned and not self._runs_elsewhere(device, turn):
-            model.note_failure()
-            fail(job, failure(cause))
-
-    def _runs_elsewhere(self, device: int, turn: Turn) -> bool:
-        """Try what failed on the other devices: where one can, it was the device's fault."""
+        if job.abandoned:
+            return False
+        causes = [cause]
         for other in range(len(self._workers)):
             if other == device or other in self.retired:
                 continue
-            began = time.perf_counter()
-            try:
-                outputs = self._outputs(other, turn)
-            except Exception:  # whatever it is, it is no reason to doubt the first device
-                log.warning("it failed on device %d, too", other, exc_info=True)
-                continue
-            self._blame(device)
-            self._finish(turn, outputs, began)
-            return True
-        return False
+            failed = self._try(other, turn)
+            if failed is None:
+                return True
+            causes.append(failed)
+        smaller: list[Step[Pass]] = []
+        if any(map(is_out_of_memory, causes)):
+            model.note_out_of_memory(shape, 1)
+            smaller = divide(model, step)
+        if not smaller:
+            model.note_failure()
+            fail(job, failure(cause))
+            return False
+        job.owner.divide(len(smaller))
+        faults = [self._run(device, [(job, part)]) for part in smaller]
+        return any(faults)
 
-    def _blame(self, device: int) -> None:
-        """Count a failure against a device; after several in a row it takes no more turns.
+    def _judge(self, device: int, *, at_fault: bool) -> None:
+        """Count turns in a row that failed by the fault of a device; after several it is retired.
 
-        What fails is fast, and would take them all. The last device goes on.
+        What fails is fast, and would take all turns. The last device goes on.
         """
         with self._changed:
-            self._failures[device] += 1
+            self._failures[device] = self._failures[device] + 1 if at_fault else 0
             if self._failures[device] >= MOST_FAILURES and self.devices > 1:
                 log.error("device %d failed where another did not: it takes no more turns", device)
                 self.retired.add(device)

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, TypeAlias, cast
@@ -20,7 +21,10 @@ from service.estimate import Demand
 from service.fair_queue import Job, Step
 from service.models.loaded import Loaded, TileShape
 
-OUT_OF_MEMORY = ("out of memory", "Failed to allocate memory", "bad allocation", "BFCArena")
+OUT_OF_MEMORY = (
+    *("out of memory", "Failed to allocate memory", "BFCArena", "bad allocation", "bad_alloc"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 """What ONNX Runtime's errors hold where memory ran out."""
 
 Outcome = Literal["done", "failed", "out-of-memory"]
@@ -37,7 +41,7 @@ class Segmented:
     queue_s: float
     """Time in which none of its tiles had a turn."""
     inference_s: float
-    """Time in which some were read, run and written, on one device or several."""
+    """Time in which some were read, run and written, on one device or several, in vain or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +67,30 @@ class Waiter:
     tiles_left: int
     submitted: float = field(default_factory=time.perf_counter)
     inference_s: float = 0.0
-    _counted_until: float = 0.0
+    _turns: int = 0
+    """That hold some of its tiles at the moment."""
+    _began: float = 0.0
+    """When the first of these began."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held where a tile is written, since passes may share a canvas, or counted."""
 
-    def count(self, began: float, ended: float) -> bool:
-        """Count a tile that was written in a turn; say whether it was the last.
-
-        Turns that overlap count once.
-        """
+    def begin(self, now: float) -> None:
+        """Be part of a turn from now on; turns that overlap count once."""
         with self.lock:
-            self.inference_s += max(ended - max(began, self._counted_until), 0.0)
-            self._counted_until = max(ended, self._counted_until)
+            if not self._turns:
+                self._began = now
+            self._turns += 1
+
+    def end(self, now: float) -> None:
+        """Be part of it no more."""
+        with self.lock:
+            self._turns -= 1
+            if not self._turns:
+                self.inference_s += now - self._began
+
+    def count(self) -> bool:
+        """Count a tile that was written; say whether it was the last."""
+        with self.lock:
             self.tiles_left -= 1
             return self.tiles_left == 0
 
@@ -131,6 +147,21 @@ def demand_of(job: ImageJob) -> Demand:
     model, _, _ = kind_of(next(iter(job.kinds)))
     pixels = sum(prod(work.plan.region.shape) for work in job.owner.passes)
     return Demand(pixels, job.work, model.work_a_second)
+
+
+@contextmanager
+def at_work(turn: Turn) -> Iterator[float]:
+    """Count the time of a turn for all whose tiles it holds; give when it began."""
+    owners = [job.owner for job, _ in turn]
+    began = time.perf_counter()
+    for owner in owners:
+        owner.begin(began)
+    try:
+        yield began
+    finally:
+        ended = time.perf_counter()
+        for owner in owners:
+            owner.end(ended)
 
 
 def report_of(turn: Turn, outcome: Outcome) -> TurnReport:

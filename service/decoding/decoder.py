@@ -38,6 +38,10 @@ FILE_COPIES = 8
 BASE_MEMORY_BYTES = 512 * 2**20
 """What a child may take besides: its libraries, and what the tiles of a TIFF jut out."""
 
+NOT_STARTED = "No process to decode the image could be started."
+ENDING_S = 5.0
+"""Time for a child to end that closed its socket: how it ended says whose fault it was."""
+
 log = logging.getLogger(__name__)
 
 
@@ -96,6 +100,8 @@ class Decoder:
             ServiceBusy: The system killed the child, as it does where memory is short.
             ServiceNotReady: There is no child.
         """
+        if self.has_ended:
+            raise ServiceNotReady(NOT_STARTED)
         with shared_memory(IMAGE_BYTES_A_PIXEL * header.height * header.width) as fd:
             try:
                 await self._wait_until_ready()
@@ -113,7 +119,7 @@ class Decoder:
                 if not self._is_ready:
                     await self._receive()
         except (EOFError, OSError, ValueError) as exc:
-            raise ServiceNotReady("No process to decode the image could be started.") from exc
+            raise ServiceNotReady(NOT_STARTED) from exc
         self._is_ready = True
 
     async def _ask(self, data: bytes, header: ImageHeader, fd: int) -> Answer:
@@ -127,7 +133,7 @@ class Decoder:
             failure = f"took more than {self._timeout_s:g} s to decode"
         except (EOFError, ConnectionError):
             failure = "crashed its decoder"
-            ended = await self.end()
+            ended = await asyncio.to_thread(self._wait)
             if ended == -SIGXCPU:
                 failure = f"took more than {self._timeout_s:g} s to decode"
             if ended == -SIGKILL:
@@ -137,6 +143,13 @@ class Decoder:
             failure = "made its decoder break the rules"
         log.warning("process %d was given up: the image %s", self.pid, failure)
         raise ImageUnreadable(f"The image {failure} and was given up.")
+
+    def _wait(self) -> int | None:
+        """Wait for a child that is about to end; give how it did, or None if it does not."""
+        try:
+            return self._process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            return None
 
     async def _send(self, data: bytes, header: ImageHeader, fd: int) -> None:
         request = {

@@ -51,7 +51,7 @@ class Loaded:
 
     def __init__(
         self,
-        runtimes: Sequence[Runtime],
+        runtimes: Sequence[Runtime | None],
         shapes: TileShapes,
         retired: Set[int] = frozenset(),
         clock: Callable[[], float] = time.perf_counter,
@@ -59,12 +59,13 @@ class Loaded:
         """Take an artefact that was opened.
 
         Args:
-            runtimes: One for each device.
+            runtimes: One for each device; None where the device is retired already.
             shapes: What its tiles may be.
-            retired: Those that take no more turns, by their places; others may write to it.
+            retired: The numbers of devices that take no more turns; others may add to them.
             clock: Times the warm-up, in s.
         """
-        self.runtimes = tuple(runtimes)
+        self._runtimes = tuple(runtimes)
+        self._one = next(runtime for runtime in runtimes if runtime)
         self.shapes = shapes
         self._retired = retired
         self._clock = clock
@@ -77,35 +78,44 @@ class Loaded:
         self._failures = 0
 
     @property
+    def runtimes(self) -> list[Runtime]:
+        """Those of the devices that take turns."""
+        numbered = enumerate(self._runtimes)
+        return [each for number, each in numbered if each and number not in self._retired]
+
+    def runtime_on(self, device: int) -> Runtime:
+        """Give that of a device that takes turns, or did until now."""
+        runtime = self._runtimes[device]
+        if runtime is None:
+            raise InferenceFailed(f"Device {device} was retired before the model was opened.")
+        return runtime
+
+    @property
     def manifest(self) -> Manifest:
         """What the artefact says about itself."""
-        return self.runtimes[0].manifest
+        return self._one.manifest
 
     @property
     def artefact(self) -> Artefact:
         """The file."""
-        return self.runtimes[0].artefact
+        return self._one.artefact
 
     @property
     def provider(self) -> Provider:
         """What runs the model, as its session says."""
-        return self.runtimes[0].provider
+        return self._one.provider
 
     @property
     def device(self) -> str:
         """The devices that run the model, as their sessions say: `cpu`, or as in `cuda:0,2`."""
-        kind, *_ = self.runtimes[0].device.split(":")
-        numbers = [
-            runtime.device.partition(":")[2]
-            for place, runtime in enumerate(self.runtimes)
-            if place not in self._retired
-        ]
+        kind, *_ = self._one.device.split(":")
+        numbers = [runtime.device.partition(":")[2] for runtime in self.runtimes]
         return f"{kind}:{','.join(numbers)}" if any(numbers) else kind
 
     @property
     def precision(self) -> str:
         """What the model is computed in, as its session says."""
-        return self.runtimes[0].precision
+        return self._one.precision
 
     @property
     def warm_shapes(self) -> tuple[TileShape, ...]:
@@ -204,6 +214,9 @@ class Loaded:
     def note_turn(self, work: int, seconds: float) -> None:
         """Learn from a turn that went well."""
         self._failures = 0
+        if self.state == "failed":
+            log.info("%s runs again", self.manifest.name)
+            self.state = "ready"
         speed = work / seconds
         known = self.work_a_second or speed
         self.work_a_second = (1 - SMOOTHING) * known + SMOOTHING * speed
@@ -218,9 +231,11 @@ class Loaded:
     def note_out_of_memory(self, shape: TileShape, tiles: int) -> None:
         """Ask for less from now on: fewer tiles at once, or smaller ones where it was one."""
         if tiles > 1:
-            self._most[shape] = tiles // 2
+            self._most[shape] = min(self.most_tiles(shape), tiles // 2)
             return
-        area = min(self.shapes.largest_area, shape[0] * shape[1]) // 2
+        area = math.prod(shape) // 2
+        if area >= self.shapes.largest_area:  # asked for before, by a tile of the same turn
+            return
         fitting = tuple(edge for edge in self.shapes.edges if edge**2 <= area)
         smallest = self.manifest.geometry.smallest_tiling_edge**2
         if area >= smallest and (fitting or not self.shapes.edges):

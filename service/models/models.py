@@ -204,21 +204,25 @@ class Models:
 
 
 def open_model(path: Path, settings: Settings, retired: Set[int] = frozenset()) -> Loaded:
-    """Verify an artefact and open it on every device that the settings name.
+    """Verify an artefact and open it on every device that takes turns.
 
     Args:
         path: The file.
-        settings: What they name, and how it is used.
-        retired: Places of devices that take no more turns, now or later.
+        settings: They name the devices, and say how these are used.
+        retired: The numbers of those that take no more turns, now or later.
 
     Raises:
         ArtefactError: if it cannot be served, or changes meanwhile.
         DeviceError: if a device cannot be had.
     """
-    runtimes = [Runtime(path, place, settings.threads, settings.cuda) for place in settings.places]
-    if len({runtime.artefact.sha256 for runtime in runtimes}) > 1:
+    runtimes = [
+        None if number in retired else Runtime(path, place, settings.threads, settings.cuda)
+        for number, place in enumerate(settings.places)
+    ]
+    opened = [runtime for runtime in runtimes if runtime]
+    if len({runtime.artefact.sha256 for runtime in opened}) > 1:
         raise ArtefactDamaged(f"{path} changed while it was opened.")
-    return Loaded(runtimes, tile_shapes(runtimes[0], settings.tile_edge), retired)
+    return Loaded(runtimes, tile_shapes(opened[0], settings.tile_edge), retired)
 
 
 def model_used(model: Loaded) -> ModelUsed:

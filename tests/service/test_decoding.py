@@ -1,6 +1,7 @@
 """Decoding in children: the same pixels and errors, and only the image at fault pays."""
 
 import asyncio
+import errno
 import os
 import re
 import resource
@@ -373,6 +374,33 @@ async def test_a_child_that_does_not_start_is_no_fault_of_the_image() -> None:
         for _ in range(2):
             with pytest.raises(ServiceNotReady):
                 await decoders.decode(PNG, header_of(PNG))
+
+
+async def test_where_no_child_can_be_started_again_it_is_no_fault_of_the_image(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    assert is_decoded(await decoders.decode(PNG, header_of(PNG)))
+    (pid,) = decoders.pids
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", no_memory)
+        with pytest.raises(ServiceNotReady):
+            await decoders.decode(PNG, header_of(PNG))
+    assert decoders.given_up == 0
+    assert is_decoded(await decoders.decode(PNG, header_of(PNG)))
+
+
+@pytest.mark.parametrize("last_words", ["", "import time; time.sleep(0.2)"])
+async def test_a_child_that_ends_by_itself_was_not_killed(last_words: str) -> None:
+    """Though its socket closes before it ends."""
+    failing = (sys.executable, "-c", CHILD + f"stream.close(); parent.close()\n{last_words}")
+    async with decoding(command=failing) as decoders:
+        with pytest.raises(ImageUnreadable, match="crashed its decoder"):
+            await decoders.decode(PNG, header_of(PNG))
 
 
 ANSWERS = {

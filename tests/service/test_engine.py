@@ -96,25 +96,30 @@ def test_an_image_is_segmented_tile_by_tile() -> None:
     assert (segmented.work.canvas == 1).all()
 
 
-def test_turns_that_overlap_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two devices run an image from 1 to 3 s and from 2 to 5 s, and one more tile from 7 to 8 s."""
-    now = 0.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
+@pytest.mark.parametrize(
+    ("moments", "inference_s"),
+    [
+        ([("begin", 1), ("end", 3), ("begin", 7), ("end", 8)], 3),
+        ([("begin", 1), ("begin", 2), ("end", 3), ("end", 5)], 4),  # whichever of them ends first
+    ],
+    ids=["one after the other", "at a time"],
+)
+def test_turns_that_overlap_are_counted_once(
+    moments: list[tuple[str, float]], inference_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "perf_counter", lambda: 9.0)
 
     async def segment() -> Segmented:
-        nonlocal now
         loop = asyncio.get_running_loop()
-        waiter = Waiter(
-            (work(1, tiles=3),), loop, loop.create_future(), tiles_left=3, submitted=0.0
-        )
-        done = [waiter.count(*turn) for turn in ((1.0, 3.0), (2.0, 5.0), (7.0, 8.0))]
-        assert done == [False, False, True]
-        now = 9.0
+        waiter = Waiter((work(1, tiles=2),), loop, loop.create_future(), 2, submitted=0.0)
+        for what, moment in moments:
+            getattr(waiter, what)(moment)
+        assert [waiter.count(), waiter.count()] == [False, True]
         waiter.finish()
         return await waiter.future
 
     segmented = asyncio.run(segment())
-    assert (segmented.inference_s, segmented.queue_s) == (5.0, 4.0)
+    assert (segmented.inference_s, segmented.queue_s) == (inference_s, 9 - inference_s)
 
 
 def test_images_take_turns_tile_by_tile() -> None:
@@ -579,10 +584,10 @@ def test_what_fails_on_one_device_is_run_on_the_other_and_no_image_fails() -> No
     assert model.device == "cuda:0,1"
 
     async def submit() -> list[Any]:
-        images = [asyncio.ensure_future(engine.segment(model, work(1, tiles=1))) for _ in range(8)]
+        images = [asyncio.ensure_future(engine.segment(model, work(1, tiles=4))) for _ in range(5)]
         await asyncio.sleep(0)  # all are in the row
         engine._serve(0)  # until it is retired: no other worker is there to take turns
-        assert sound.runs == [(1,)] * 4  # what failed together, each on its own
+        assert sound.runs == [(1,)] * 4 * MOST_FAILURES  # what failed together, each on its own
         engine._workers[1].start()
         try:
             async with asyncio.timeout(10):
@@ -613,31 +618,108 @@ def test_what_fails_on_all_devices_is_the_fault_of_the_model() -> None:
     assert model.state == "failed"
 
 
-def test_a_device_runs_the_tiles_of_one_thread_at_a_time() -> None:
-    """Where two try each other's tiles, their sessions would be used by two threads."""
-    runtimes = RecordingRuntime(device="cuda:0"), RecordingRuntime(device="cuda:1")
-    engine, model = two_devices(*runtimes)
-    locked = list[tuple[bool, bool]]()
+class WatchedLock:
+    """A lock that says when somebody waits for it."""
 
-    def fail_on_the_first(_: Batch) -> None:
-        locked.append((engine._running[0].locked(), engine._running[1].locked()))
-        if len(locked) == 1:
-            raise InferenceFailed("The device is lost.")
+    def __init__(self) -> None:
+        self.wanted = threading.Event()
+        self._lock = threading.Lock()
 
-    for runtime in runtimes:
-        runtime.before_run = fail_on_the_first
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.wanted.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_what_is_tried_on_another_device_waits_for_its_turn_to_end() -> None:
+    """A session takes one thread at a time."""
+    sound = RecordingRuntime("cuda", "cuda:1")
+    engine, model = two_devices(broken(RecordingRuntime("cuda", "cuda:0")), sound)
+    engine._running[1] = lock = cast("Any", WatchedLock())
+    at_a_time, most = 0, 0
+
+    def run(_: Batch) -> None:
+        nonlocal at_a_time, most
+        at_a_time += 1
+        most = max(most, at_a_time)
+        assert lock.wanted.wait(10)
+        at_a_time -= 1
+
+    sound.before_run = run
 
     async def submit() -> list[Any]:
         engine.start()
         try:
-            async with asyncio.timeout(10):
-                return await run_one_by_one(engine, model, 1)
+            async with asyncio.timeout(20):
+                both = (engine.segment(model, work(each, tiles=4)) for each in (1, 2))
+                return await asyncio.gather(*both)
         finally:
             engine.stop()
 
-    (outcome,) = asyncio.run(submit())
-    assert isinstance(outcome, Segmented)
-    assert sorted(locked) == [(False, True), (True, False)]
+    assert all(isinstance(each, Segmented) for each in asyncio.run(submit()))
+    assert most == 1
+
+
+def image_of_large_tiles(tiles: int) -> tuple[Segmentation, int]:
+    """Give an image, and the edge of its tiles, which can be divided."""
+    edge = MANIFEST.geometry.edge_at_most(3 * EDGE)
+    return work(1, tiles, edge), edge
+
+
+def test_one_shortage_halves_the_largest_tile_once() -> None:
+    image, edge = image_of_large_tiles(tiles=4)
+    runtime = short_of_memory(RecordingRuntime(), edge**2 - 1)
+
+    async def submit() -> tuple[Segmented, TileShapes]:
+        with started(ServesOne(runtime, TileShapes(edge**2))) as engine:
+            return await engine.run(image), engine.model.shapes
+
+    segmented, shapes = asyncio.run(submit())
+    assert (segmented.work.canvas == 1).all()
+    assert shapes.largest_area == edge**2 // 2
+
+
+@pytest.mark.parametrize("other_has_it", [True, False])
+def test_tiles_become_smaller_only_where_no_device_has_the_memory(other_has_it: bool) -> None:
+    """A device without any is no reason to give another one smaller tiles."""
+    image, edge = image_of_large_tiles(tiles=2)
+    without = short_of_memory(RecordingRuntime("cuda", "cuda:0"), 0)
+    other = short_of_memory(RecordingRuntime("cuda", "cuda:1"), edge**2 - 1 + other_has_it)
+    engine, model = two_devices(without, other)
+    model.shapes = TileShapes(edge**2)
+
+    async def submit() -> Segmented:
+        future = asyncio.ensure_future(engine.segment(model, image))
+        await asyncio.sleep(0)  # it is in the row
+        engine._workers[0].start()  # the one without memory takes all turns
+        try:
+            async with asyncio.timeout(20):
+                return await future
+        finally:
+            engine.stop()
+
+    assert (asyncio.run(submit()).work.canvas == 1).all()
+    assert model.shapes.largest_area == (edge**2 if other_has_it else edge**2 // 2)
+
+
+def test_whatever_goes_wrong_around_a_turn_the_worker_lives_on() -> None:
+    async def submit() -> list[Any]:
+        with started(ServesOne(RecordingRuntime(), square(EDGE))) as engine:
+
+            def fail_once(_: TurnReport) -> None:
+                engine.observe = lambda _: None
+                raise MemoryError
+
+            engine.observe = fail_once
+            async with asyncio.timeout(10):
+                with pytest.raises(InferenceFailed):
+                    await engine.run(work(1, tiles=1))
+                return [await engine.run(work(2, tiles=1))]
+
+    assert all(isinstance(each, Segmented) for each in asyncio.run(submit()))
 
 
 def test_where_labels_are_all_that_is_asked_for_the_device_is_asked_for_labels() -> None:

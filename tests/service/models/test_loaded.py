@@ -151,14 +151,31 @@ def test_every_device_is_warmed_up() -> None:
     assert set(runtimes[0].warmed_up) == set(runtimes[1].warmed_up) != set()
 
 
-def test_the_limit_of_its_tiles_never_rises() -> None:
-    """Though tiles of an older plan may still fail."""
+def test_the_limit_of_its_tiles_is_half_of_the_smallest_that_failed() -> None:
+    """Though more tiles of an older plan may fail."""
     model = Loaded([RecordingRuntime()], TileShapes(1000**2))
     limits = []
-    for shape in ((1000, 1000), (500, 1000), (1000, 1000)):
+    for shape in ((1000, 1000), (1000, 1000), (500, 1000), (1000, 1000)):
         model.note_out_of_memory(shape, tiles=1)
         limits.append(model.shapes.largest_area)
-    assert limits == sorted(limits, reverse=True)
+    assert limits == [500_000, 500_000, 250_000, 250_000]
+
+
+def test_the_number_of_its_tiles_never_rises() -> None:
+    model = Loaded([RecordingRuntime("cuda")], FEW)
+    for tiles in (4, 2, 4):
+        model.note_out_of_memory((EDGE, EDGE), tiles)
+    assert model.most_tiles((EDGE, EDGE)) == 1
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_retired_device_is_not_warmed_up(is_open: bool) -> None:
+    lost, sound = RecordingRuntime("cuda", "cuda:0"), RecordingRuntime("cuda", "cuda:1")
+    model = Loaded([lost if is_open else None, sound], FEW, {0})
+    model.warm_up(threading.Event())
+    assert (state_of(model), model.device) == ("ready", "cuda:1")
+    assert sound.warmed_up
+    assert not lost.warmed_up
 
 
 @pytest.mark.parametrize(
@@ -213,6 +230,14 @@ def test_a_turn_that_goes_well_makes_up_for_failures() -> None:
         model.note_failure()
         model.note_turn(1, 1.0)
     assert model.state == "ready"
+
+
+def test_a_model_that_has_failed_runs_again_with_the_next_turn_that_goes_well() -> None:
+    model = warmed_up(RecordingRuntime())
+    for _ in range(MOST_FAILURES):
+        model.note_failure()
+    model.note_turn(1, 1.0)
+    assert state_of(model) == "ready"
 
 
 def test_where_memory_runs_out_half_as_many_tiles_are_run_together() -> None:

@@ -18,7 +18,7 @@ from model.runtime import Runtime
 from model.sessions import Provider
 from service import budget
 from service.models import models as module
-from service.models.models import Models, tile_shapes
+from service.models.models import Models, open_model, tile_shapes
 from service.settings import PRETRAINED
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
 from tests.service.recording import RecordingRuntime
@@ -109,6 +109,21 @@ def test_a_file_that_changes_between_two_devices_is_refused(
         Models.open(settings_of(two, device="cuda:0,1"))
 
 
+def test_a_model_is_opened_on_no_device_that_is_retired(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def opening(path: Path, place: str, *_: object) -> RecordingRuntime:
+        opened.append(place)
+        return RecordingRuntime("cuda", place)
+
+    monkeypatch.setattr(module, "Runtime", opening)
+    settings = settings_of(two, device="cuda:0,1,2")
+    assert open_model(two / "1.onnx", settings, {1}).device == "cuda:0,2"
+    assert opened == ["cuda:0", "cuda:2"]
+
+
 def test_a_gpu_is_given_shapes_that_can_all_be_prepared(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +143,7 @@ def test_tiles_too_small_to_tile_are_raised_to_the_smallest_that_can(
 def test_a_tile_takes_no_more_than_an_eighth_of_the_memory_of_a_cpu(
     memory: int, edge: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "usable_memory", lambda: memory)
+    monkeypatch.setattr(budget, "memory", lambda: memory)
     runtime = Runtime(PRETRAINED / "nuclei.onnx", "cpu")
     assert tile_shapes(runtime, 0) == TileShapes(edge**2)
     assert tile_shapes(runtime, 1212) == TileShapes(1212**2)  # who asks for more is given it
@@ -141,20 +156,12 @@ def test_open_models_take_no_more_than_half_of_the_memory_of_a_cpu(
 ) -> None:
     """What a model takes is known before its tiles are run, so that the start keeps the bound."""
     one = max(each.memory_bytes for each in Models.open(settings_of(two)).loaded.values())
-    monkeypatch.setattr(budget, "usable_memory", lambda: 4 * one)
+    monkeypatch.setattr(budget, "memory", lambda: 4 * one)
     assert len(Models.open(settings_of(two)).loaded) == 2
-    monkeypatch.setattr(budget, "usable_memory", lambda: 3 * one)
+    monkeypatch.setattr(budget, "memory", lambda: 3 * one)
     assert len(Models.open(settings_of(two)).loaded) == 1
     monkeypatch.setattr(Runtime, "provider", "cuda")
     assert len(Models.open(settings_of(two)).loaded) == 2
-
-
-@pytest.mark.parametrize(("memory", "pixels"), [(2**40, 512_000_000), (2**30, 2**25)])
-def test_images_that_are_held_take_no_more_than_a_fourth_of_the_memory(
-    memory: int, pixels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(budget, "usable_memory", lambda: memory)
-    assert budget.image_pixels() == pixels
 
 
 def test_models_of_different_depths_have_tiles_of_their_own(tmp_path: Path) -> None:
