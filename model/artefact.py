@@ -53,6 +53,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 LARGEST_LOSS = 0.005
 """What a graph may lose of its main score where fewer bits are computed in than float32's."""
 LabelKind = Literal["semantic", "instance"]
+MainScore = Literal["ap50", "v_rand", "iou"]
+"""What artefacts for the same labels are compared by, and settled by: of objects, of the division
+into cells, or of the pixels of every class."""
 Averaging = Literal["none", "rotations"]
 """Whether an image is segmented once, or in all its rotations and mirrors, whose probabilities are
 averaged."""
@@ -82,11 +85,16 @@ class TrainingRecord(_Frozen):
     citation: str = ""
     label_kind: LabelKind = "semantic"
     """Whether the annotation has ids of classes or of objects."""
+    ignore: int | None = None
+    """Value of the labels that marked pixels nobody annotated."""
+    main_score: MainScore | None = None
+    """What threshold and parameters were chosen by; None leaves it to the kind of labels."""
     data_sha256: str
     """Digest over all images and labels, training and validation."""
     training_images: tuple[str, ...]
     training_sha256: tuple[str, ...] = ()
-    """Digest of the pixels of every training image, so that none is ever scored as unseen."""
+    """Digest of the pixels of every training image, and of those of the model begun from, so that
+    none is ever scored as unseen."""
     validation_images: tuple[str, ...]
     steps: int
     """Optimiser steps behind these parameters: those of the best validation."""

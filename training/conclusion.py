@@ -28,9 +28,9 @@ def finish(
         print(f"\n{folder.model} is trained on every image; its scores are those of the run before")
     else:
         evaluation = settle_and_score(folder.draft, graph, draft, prepared.validation)
-        folder.draft.replace(folder.model)
-        runtime = Runtime(folder.model)
+        runtime = Runtime(folder.draft)
         write_report(folder, runtime, prepared.validation, evaluation, prepared.plan, progress.log)
+        folder.draft.replace(folder.model)
         print(f"\n{folder.model} on {len(prepared.validation)} validation images, as it is served:")
         print(table(evaluation, [entry.name for entry in draft.classes]))
         print(f"\nreport  {folder.report}")

@@ -1,7 +1,7 @@
 """The manifest of a run, as far as it is known before training."""
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -32,11 +32,14 @@ def draft_manifest(
     dataset: Dataset,
     training: Sequence[AnnotatedImage],
     validation: Sequence[AnnotatedImage],
+    parent: Manifest | None = None,
 ) -> Manifest:
-    """Write down what is known before training."""
-    names, digests = _names_and_digests(training)
+    """Write down what is known before training; of a parent, images and terms are inherited."""
+    digests = [digest(entry) for entry in training]
     if isinstance(training, Regions):  # the whole image, parts of which were trained on
-        digests += (digest(dataset[0]),)
+        digests.append(digest(dataset[0]))
+    if parent is not None:
+        digests += parent.training.training_sha256
     return Manifest(
         name=settings.model_name,
         architecture=Architecture(
@@ -54,13 +57,15 @@ def draft_manifest(
         pixel_size=settings.pixel_size,
         training=TrainingRecord(
             data=settings.data_name or dataset.path.resolve().name,
-            licence=settings.licence,
-            citation=settings.citation,
+            licence=_terms(settings, "licence", parent),
+            citation=_terms(settings, "citation", parent),
             label_kind=dataset.label_kind,
+            ignore=dataset.ignore,
+            main_score=plan.main_score,
             data_sha256=dataset.sha256(),
-            training_images=names,
-            training_sha256=digests,
-            validation_images=_names_and_digests(validation)[0],
+            training_images=_names(training),
+            training_sha256=tuple(dict.fromkeys(digests)),
+            validation_images=_names(validation),
             steps=plan.steps,
             command=settings.command(),
         ),
@@ -89,8 +94,19 @@ def class_names(settings: FitSettings, dataset: Dataset) -> Sequence[str]:
     return settings.classes or ["background", *others]
 
 
-def _names_and_digests(
-    images: Iterable[AnnotatedImage],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    pairs = [(entry.name, digest(entry)) for entry in images]
-    return tuple(name for name, _ in pairs), tuple(found for _, found in pairs)
+def _terms(settings: FitSettings, field: str, parent: Manifest | None) -> str:
+    """Join the data's own terms and those that come with the parameters begun from."""
+    own = str(getattr(settings, field))
+    inherited = "" if parent is None else str(getattr(parent.training, field))
+    if parent is None or inherited in ("", own):
+        return own
+    if own == FitSettings.model_fields[field].default:
+        return inherited
+    return f"{own}; began from {parent.name}: {inherited}"
+
+
+def _names(images: Sequence[AnnotatedImage]) -> tuple[str, ...]:
+    """Name images without reading them, where they know their names."""
+    if isinstance(images, Dataset | Regions):
+        return images.names
+    return tuple(entry.name for entry in images)

@@ -1,7 +1,6 @@
 """Score an artefact as the service runs it: `python -m training.evaluate MODEL DATA`."""
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import averaging as passes
-from model.artefact import Averaging, Manifest
+from model.artefact import Averaging, MainScore, Manifest
 from model.devices import check_device
 from model.errors import DatasetError, UNetError
 from model.instances import foreground, separate
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_SHAPES, Model, decide, segment
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
-from training.data.forms import DELIMITERS, INDEX, reading
+from training.data.forms import INDEX, read_column
 from training.data.labels import objects_of
 from training.metrics.evaluation import Evaluation
 from training.metrics.table import table
@@ -104,8 +103,10 @@ def find_objects(
     return separate(foreground(probabilities), threshold, manifest.instances)
 
 
-def main_score(manifest: Manifest) -> str:
+def main_score(manifest: Manifest) -> MainScore:
     """Name the score that artefacts for such labels are compared by."""
+    if manifest.training.main_score is not None:
+        return manifest.training.main_score
     if manifest.training.label_kind == "instance":
         return "ap50"
     return "v_rand" if manifest.architecture.num_classes == 2 else "iou"
@@ -123,6 +124,7 @@ def read_for(model: Model, path: Path, ignore: int | None = None) -> Dataset:
         DatasetError: if they cannot be read, or have other classes than the artefact.
     """
     record = model.manifest.training
+    ignore = record.ignore if ignore is None else ignore
     dataset = read_dataset(path, "auto", ignore)
     if dataset.label_kind != record.label_kind:
         other = read_dataset(path, record.label_kind, ignore)
@@ -170,7 +172,9 @@ def group_by(path: Path, column: str, evaluation: Evaluation) -> dict[str, Evalu
     Raises:
         DatasetError: if there is no index, or it lacks the column or an image.
     """
-    values = _read_column(path / INDEX, column)
+    values = read_column(path / INDEX, column)
+    if values is None:
+        raise DatasetError(f"{path / INDEX} has no column {column}.")
     if missing := [image for image in evaluation.images if image not in values]:
         raise DatasetError(f"{path / INDEX} lacks {len(missing)} image(s), first {missing[0]}.")
     groups: dict[str, list[str]] = {}
@@ -236,20 +240,12 @@ def _parser() -> argparse.ArgumentParser:
         help="segment once, or average all rotations and mirrors; default: what the artefact says",
     )
     parser.add_argument("--by", metavar="COLUMN", help=f"also score apart by a column of {INDEX}")
-    parser.add_argument("--ignore", type=int, help="label value of pixels that do not count")
+    parser.add_argument(
+        "--ignore",
+        type=int,
+        help="label value of pixels that do not count; default: that of the training",
+    )
     return parser
-
-
-def _read_column(index: Path, column: str) -> dict[str, str]:
-    """Read a column of an index by the id of the image."""
-    with reading(index), index.open(newline="", encoding="utf-8-sig") as file:
-        header = file.readline()
-        delimiter = max(DELIMITERS, key=header.count)
-        columns = [name.strip().lower() for name in header.split(delimiter)]
-        if missing := {"id", column.lower()} - set(columns):
-            raise DatasetError(f"{index} has no column {' and '.join(sorted(missing))}.")
-        lines = csv.DictReader(file, columns, delimiter=delimiter)
-        return {line["id"].strip(): (line[column.lower()] or "").strip() for line in lines}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from pydantic import ValidationError
@@ -19,15 +20,16 @@ from model.geometry import Geometry
 from model.network import UNet
 from model.runtime import Runtime
 from training.conclusion import finish
-from training.data.dataset import read_dataset
+from training.data.dataset import Dataset, read_dataset
 from training.data.split import count_folds
 from training.export.parameters import initialise_from
+from training.plan import Plan
 from training.preparation import Prepared, begin
 from training.run import checkpoint
 from training.run.arithmetic import laid_out
 from training.run.distributed import World, join
 from training.run.folder import RunFolder
-from training.run.identity import Identity
+from training.run.identity import Identity, fixed_settings, require_same_run
 from training.run.loop import Loop
 from training.run.progress import Progress, Validate, Validation
 from training.settings import FitSettings, explain
@@ -43,17 +45,23 @@ def fit(settings: FitSettings) -> RunFolder:
         TrainingError: if the data does not do, or training cannot go on; the subclass says why.
         DeviceError: if a GPU was asked for and there is none.
     """
+    device = choose_device(settings.device)
+    with join(device) as world:
+        return run(settings, device, world)
+
+
+def run(settings: FitSettings, device: torch.device, world: World) -> RunFolder:
+    """Make an artefact together with the other processes, or only plan it."""
     folder = RunFolder(settings.out)
     if not settings.resume:
         require_no_run(folder)
     folder.path.mkdir(parents=True, exist_ok=True)
-    device = choose_device(settings.device)
-    with join(device) as world:
-        prepared = begin(settings, folder, device, world)
-        if not settings.plan_only:
-            progress = train(settings, prepared, device, world)
-            if world.leads:
-                finish(settings, folder, prepared, progress)
+    prepared = begin(settings, folder, device, world)
+    if not settings.plan_only:
+        progress = train(settings, prepared, device, world)
+        if world.leads:
+            conclude(settings, folder, prepared, progress)
+        world.wait()
     return folder
 
 
@@ -69,35 +77,68 @@ def require_no_run(folder: RunFolder) -> None:
         )
 
 
+def conclude(
+    settings: FitSettings, folder: RunFolder, prepared: Prepared, progress: Progress
+) -> None:
+    """Finish a trained run, or say how to go on where Ctrl-C ends that.
+
+    Raises:
+        KeyboardInterrupt: saying so.
+    """
+    try:
+        finish(settings, folder, prepared, progress)
+    except KeyboardInterrupt:
+        said = f"{folder.path} is trained; the same command with --resume goes on to score it."
+        raise KeyboardInterrupt(said) from None
+
+
 def train(
     settings: FitSettings, prepared: Prepared, device: torch.device, world: World
 ) -> Progress:
-    """Train a network and keep its best checkpoint in the run's folder."""
+    """Train a network and keep its best checkpoint in the run's folder.
+
+    Raises:
+        CheckpointError: if the run to be resumed is another one.
+    """
     folder = RunFolder(settings.out)
     manifest = prepared.manifest
+    if settings.resume:
+        require_resumable(folder, settings, prepared.plan, manifest.training.data_sha256)
     torch.manual_seed(settings.seed)
     network = UNet(manifest.architecture)
     if settings.init is not None:
         world.say(initialise_from(network, settings.init, settings.classes))
     laid_out(network, device, prepared.plan.compute)
     validate = make_validate(prepared, device)
-    place = folder.store(world.rank)
-    store = prepare(place, prepared.training, manifest.architecture, prepared.plan)
-    sampler = Sampler(store, prepared.plan, Geometry(settings.depth), settings.seed, device)
     identity = Identity(
         manifest.model_dump_json(),
         prepared.plan.model_dump(mode="json"),
         settings.source(),
         manifest.training.data_sha256,
     )
-    loop = Loop(network, sampler, validate, identity, settings, world)
-    if settings.resume:
-        loop.resume()
-    world.say(f"on {device.type}, {world.size} process(es)")
+    place = folder.store(world.rank)
     try:
+        store = prepare(place, prepared.training, manifest.architecture, prepared.plan)
+        sampler = Sampler(store, prepared.plan, Geometry(settings.depth), settings.seed, device)
+        loop = Loop(network, sampler, validate, identity, settings, world)
+        if settings.resume:
+            loop.resume()
+        world.say(f"on {device.type}, {world.size} process(es)")
         return loop.run()
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def require_resumable(
+    folder: RunFolder, settings: FitSettings, plan: Plan, data_sha256: str
+) -> None:
+    """Let a run go on only from a checkpoint of its own.
+
+    Raises:
+        CheckpointError: if there is none, or its settings or data are others.
+    """
+    state = checkpoint.load(folder.last)
+    require_same_run(folder.last, state, fixed_settings(settings, plan), data_sha256)
 
 
 def make_validate(prepared: Prepared, device: torch.device) -> Validate:
@@ -124,13 +165,39 @@ def settled_validation(manifest: Manifest) -> Validation:
 
 
 def cross_validate(settings: FitSettings) -> None:
-    """Train and score every fold, and say how the scores differ."""
-    found: dict[str, list[float]] = {}
+    """Train and score every fold, and say how the scores differ; or only plan every fold."""
     dataset = read_dataset(settings.data, settings.labels, settings.ignore)
-    folds = count_folds(dataset, settings.folds)
-    for fold in range(folds):
-        update = {"fold": fold, "out": settings.out / f"fold-{fold}", "cross_validate": False}
-        folder = fit(settings.model_copy(update=update))
+    folds = range(count_folds(dataset, settings.folds))
+    device = choose_device(settings.device)
+    with join(device) as world:
+        folders = [run_fold(settings, fold, dataset, device, world) for fold in folds]
+    if world.leads and not settings.plan_only:
+        compare(settings.out, folders)
+
+
+def run_fold(
+    settings: FitSettings, fold: int, dataset: Dataset, device: torch.device, world: World
+) -> RunFolder:
+    """Begin a fold; of a cross-validation that is resumed, go on with it, or take it as it is.
+
+    Raises:
+        CheckpointError: if the fold's folder holds another run.
+    """
+    folder = RunFolder(settings.out / f"fold-{fold}")
+    resume = settings.resume and world.same(folder.last.exists())
+    update = {"fold": fold, "out": folder.path, "resume": resume, "cross_validate": False}
+    asked = settings.model_copy(update=update)
+    if resume and folder.model.exists():
+        plan = Plan.model_validate(checkpoint.load(folder.last)["plan"])
+        require_resumable(folder, asked, plan, dataset.sha256())
+        return folder
+    return run(asked, device, world)
+
+
+def compare(out: Path, folders: Sequence[RunFolder]) -> None:
+    """Write and print how the scores of finished folds differ."""
+    found: dict[str, list[float]] = {}
+    for folder in folders:
         scores = Runtime(folder.model).manifest.scores
         for name, score in (scores.values if scores else {}).items():
             if isinstance(score, dict) and score.get("value") is not None:
@@ -138,8 +205,8 @@ def cross_validate(settings: FitSettings) -> None:
     rows = {
         name: {"mean": statistics.mean(values), "folds": values} for name, values in found.items()
     }
-    (settings.out / "folds.json").write_text(json.dumps(rows, indent=2) + "\n")
-    print(f"\nmean over {folds} folds, lowest and highest")
+    (out / "folds.json").write_text(json.dumps(rows, indent=2) + "\n")
+    print(f"\nmean over {len(folders)} folds, lowest and highest")
     for name, values in found.items():
         mean = statistics.mean(values)
         print(f"{name:<16} {mean:.4f}  {min(values):.4f}  {max(values):.4f}")
@@ -171,6 +238,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except TrainingStopped as exc:
         print(exc, file=sys.stderr)
         return 128 + signal.SIGTERM
+    except KeyboardInterrupt as exc:
+        print(str(exc) or "Stopped.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (UNetError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from model.artefact import MainScore
 from model.errors import DatasetError
 from model.geometry import Geometry
 from model.intensity import IntensityRule
@@ -39,6 +40,8 @@ short runs on nuclei with one seed: AP as good as with the paper's 10 and full b
 LEAST_SIGMA = 3.0
 """So that a ridge's neighbourhood weighs too where most objects touch, in px."""
 LEAST_ZOOM, MOST_ZOOM = 1.1, 2.0
+LEAST_FILLED = 0.5
+"""Share of the pixels that cells fill, from which on what counts is how borders divide them."""
 
 
 class Plan(BaseModel):
@@ -66,6 +69,9 @@ class Plan(BaseModel):
     """Tiles are zoomed by a factor between its inverse and itself."""
     elastic: bool
     """Whether tiles are deformed elastically."""
+    main_score: MainScore | None = None
+    """What the best parameters and the threshold are chosen by; None leaves it to the kind of
+    labels."""
     reasons: dict[str, str]
     """Why each value is what it is."""
 
@@ -95,6 +101,9 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
         settings: What was asked for.
         free_bytes: Free memory of the training device, in bytes.
         processes: How many share a step's tiles, each on a device of its own.
+
+    Raises:
+        DatasetError: if a value that was asked for does not fit the labels.
     """
     values: dict[str, Any] = {"elastic": settings.elastic}
     reasons: dict[str, str] = {}
@@ -117,6 +126,8 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
     choose("border_sigma", lambda: _border_sigma(census))
     choose("object_share", lambda: _object_share(census))
     choose("largest_zoom", lambda: _largest_zoom(census))
+    choose("main_score", lambda: _main_score(census))
+    _require_main_score(settings.main_score, census)
     reasons["elastic"] = "the paper's 3×3 displacements" if settings.elastic else "asked for"
     return Plan(**values, reasons=reasons)
 
@@ -229,6 +240,25 @@ def _object_share(census: Census) -> Chosen:
         0.5,
         f"{foreground:.1%} of the pixels are of objects: half of the tiles are centred on one",
     )
+
+
+def _main_score(census: Census) -> Chosen:
+    if census.label_kind == "instance":
+        return "ap50", "labels are ids of objects"
+    if census.num_classes > 2:
+        return "iou", "every class counts"
+    filled = f"{1 - census.class_shares[0]:.1%} of the pixels are foreground"
+    if 1 - census.class_shares[0] >= LEAST_FILLED and census.median_gap is not None:
+        return "v_rand", f"{filled}, and borders divide it"
+    return "iou", f"{filled}: V_rand would not see what is found outside of it"
+
+
+def _require_main_score(asked: MainScore | None, census: Census) -> None:
+    if census.num_classes > 2 and asked not in (None, "iou"):
+        raise DatasetError(
+            f"--main-score {asked} knows one kind of foreground, and the labels have "
+            f"{census.num_classes} classes; leave it out, or take iou."
+        )
 
 
 def _largest_zoom(census: Census) -> Chosen:

@@ -9,8 +9,8 @@ from model.artefact import Artefact, Manifest
 from model.errors import CheckpointError, DatasetError
 from model.runtime import Runtime
 from training.data.census import take_census
-from training.data.dataset import AnnotatedImage, Dataset, read_dataset
-from training.data.split import split
+from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
+from training.data.split import Regions, split
 from training.doctor import diagnose, tell
 from training.draft import draft_manifest
 from training.plan import Plan, free_memory, make_plan
@@ -39,6 +39,8 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
 
     Raises:
         DatasetError: if the data has errors, each of which was printed.
+        ArtefactError: if the artefact to begin from, or to be settled by, cannot be read.
+        CheckpointError: if such an artefact does not go with the data, or with the network.
     """
     if world.leads:
         examine(settings)
@@ -51,9 +53,13 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
         print(describe(dataset, training, validation))
         print(plan.describe())
         folder.plan.write_text(plan.model_dump_json(indent=2) + "\n")
-    manifest = draft_manifest(settings, plan, dataset, training, validation)
+    parent = None if settings.init is None else Runtime(settings.init, "cpu").manifest
+    manifest = draft_manifest(settings, plan, dataset, training, validation, parent)
+    if parent is not None:
+        require_unseen(manifest, validation, parent)
     if settled is not None:
         require_same_network(manifest, settled.manifest)
+        require_same_data(manifest, settled.manifest)
     return Prepared(dataset, training, validation, plan, manifest, settled)
 
 
@@ -86,6 +92,53 @@ def require_same_network(draft: Manifest, settled: Manifest) -> None:
         )
 
 
+def require_same_data(draft: Manifest, settled: Manifest) -> None:
+    """Let a plan, a threshold and a rule be taken over for the same data alone.
+
+    Raises:
+        CheckpointError: if the run that settles this one read other data.
+    """
+    if draft.training.data_sha256 != settled.training.data_sha256:
+        raise CheckpointError(
+            f"{settled.name} was settled on other data, {settled.training.data}: names, pixels or "
+            f"labels differ from those of {draft.training.data}. Hold a fold out of this data "
+            "first, and take that run."
+        )
+
+
+def require_unseen(draft: Manifest, validation: Sequence[AnnotatedImage], parent: Manifest) -> None:
+    """Let no image be held out that the parameters begun from were learnt from.
+
+    Raises:
+        CheckpointError: if there is one.
+    """
+    seen = seen_by(draft, validation, parent)
+    if seen:
+        raise CheckpointError(
+            f"{parent.name} was trained on {len(seen)} of the {len(validation)} images held out, "
+            f"first {seen[0]}: their scores would be too good. Hold out what it did not see: the "
+            f"--folds and --fold of its own command ({parent.training.command}), or other images."
+        )
+
+
+def seen_by(
+    draft: Manifest, validation: Sequence[AnnotatedImage], parent: Manifest
+) -> Sequence[str]:
+    """Name the images held out that a model was trained on, known by their pixels.
+
+    Of the same data, what that model held out is unseen, also as a part of a single image.
+    """
+    record, names = parent.training, draft.training.validation_images
+    is_same = record.data_sha256 == draft.training.data_sha256
+    unseen = set(record.validation_images) if is_same else set()
+    seen = set(record.training_sha256)
+    if not seen:
+        return [name for name in names if is_same and name not in unseen]
+    if isinstance(validation, Regions) and digest(validation.source[0]) in seen:
+        return [name for name in names if name not in unseen]
+    return [entry.name for entry in validation if digest(entry) in seen]
+
+
 def divide(
     dataset: Dataset, settings: FitSettings
 ) -> tuple[Sequence[AnnotatedImage], Sequence[AnnotatedImage]]:
@@ -116,9 +169,8 @@ def examine(settings: FitSettings) -> None:
     Raises:
         DatasetError: if that includes errors.
     """
-    findings = diagnose(
-        settings.data, settings.labels, settings.ignore, settings.folds, settings.fold
-    )
+    fold = settings.fold if settings.settled_by is None else None
+    findings = diagnose(settings.data, settings.labels, settings.ignore, settings.folds, fold)
     print(tell(findings))
     errors = sum(found.severity == "error" for found in findings)
     if errors:

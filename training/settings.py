@@ -14,6 +14,7 @@ from pydantic_settings import (
 )
 
 from model.architecture import Variant
+from model.artefact import MainScore
 from model.geometry import Geometry
 from training.data.verdict import LabelsAsked
 
@@ -36,6 +37,7 @@ PLANNED = (
     "ridges",
     "object_share",
     "largest_zoom",
+    "main_score",
 )
 """Settings that overrule a plan; None where nothing was asked for."""
 
@@ -63,7 +65,7 @@ class FitSettings(BaseSettings):
 
     labels: LabelsAsked = "auto"
     """What labels hold: ids of classes, ids of objects, or whichever they look like."""
-    ignore: Annotated[int, Field(ge=0)] | None = None
+    ignore: int | None = None
     """Value of labels that marks pixels nobody annotated: neither trained on nor scored."""
     init: Path | None = None
     """Start from the parameters of this artefact."""
@@ -111,6 +113,9 @@ class FitSettings(BaseSettings):
     """Tiles are zoomed in and out by at most this factor. Default: from the objects' sizes."""
     elastic: bool = True
     """Deform tiles elastically."""
+    main_score: MainScore | None = None
+    """What chooses the best parameters and the threshold. Default: ap50 of objects, v_rand of
+    cells that fill the image, iou of other classes."""
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or the paper's SGD with momentum 0.99."""

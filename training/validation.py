@@ -17,7 +17,7 @@ from model.instances import foreground
 from model.segmentation import Model, softmax
 from training.data.dataset import AnnotatedImage
 from training.evaluate import infer, main_score
-from training.metrics import mean_iou, sweep_thresholds
+from training.metrics import mean_iou, sweep_overlap, sweep_thresholds
 from training.run.arithmetic import arithmetic, layout
 from training.run.progress import Validation
 from training.settings import Compute
@@ -59,8 +59,11 @@ def settle(model: Model, images: Sequence[AnnotatedImage]) -> Validation:
     if name == "v_rand":
         best = sweep_thresholds(*zip(*(_foreground(model, entry) for entry in images), strict=True))
         return Validation(name, best.v_rand, best.threshold)
-    labels, references = zip(*(_classes(model, entry) for entry in images), strict=True)
     classes = model.manifest.architecture.num_classes
+    if classes == 2:
+        overlap = sweep_overlap(*zip(*(_overlap(model, entry) for entry in images), strict=True))
+        return Validation(name, overlap.iou, overlap.threshold)
+    labels, references = zip(*(_classes(model, entry) for entry in images), strict=True)
     return Validation(name, mean_iou(labels, references, classes), None)
 
 
@@ -74,11 +77,21 @@ def _foreground(
     return probabilities, entry.objects
 
 
+def _overlap(model: Model, entry: AnnotatedImage) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Give the probability of class 1 and the classes annotated, where they count, (1, n)."""
+    probabilities = foreground(softmax(infer(model, entry.image)))
+    return _counted(probabilities, entry), _counted(entry.semantic, entry)
+
+
 def _classes(model: Model, entry: AnnotatedImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give the classes found and annotated, where they are not to be ignored, (1, n)."""
-    counted = slice(None) if entry.ignored is None else ~entry.ignored
+    """Give the classes found and annotated, where they count, (1, n)."""
     labels = model.manifest.decide(infer(model, entry.image))
-    return labels[counted].reshape(1, -1), entry.semantic[counted].reshape(1, -1)
+    return _counted(labels, entry), _counted(entry.semantic, entry)
+
+
+def _counted(values: NDArray[Any], entry: AnnotatedImage) -> NDArray[Any]:
+    """Give what lies where the annotation is not to be ignored, (1, n)."""
+    return values[slice(None) if entry.ignored is None else ~entry.ignored].reshape(1, -1)
 
 
 def spread_over(images: Sequence[AnnotatedImage], most: int) -> Sequence[AnnotatedImage]:

@@ -66,6 +66,8 @@ def result_of(trials: Sequence[tuple[int, str, float]]) -> dict[str, Any]:
         {
             "trial": {"data": "tiny", "images": 2, "arm": arm, "seed": seed},
             "training_images": 2,
+            "label_kind": "semantic",
+            "ridges": False,
             "scores": {"v_rand": score, "dice": 0.5},
         }
         for seed, arm, score in trials
@@ -79,3 +81,14 @@ def test_the_table_shows_the_spread_and_what_was_not_run() -> None:
     assert "| 2 | both | 0.600 (0.500–0.700) | 0.500 (0.500–0.500) |" in page
     assert "| 2 | elastic deformation | not run | not run |" in page
     assert "seeds done: 0 of 3." in page
+    assert "1 px" not in page
+
+
+def test_labels_of_objects_are_judged_by_objects_and_the_page_says_that_ridges_are_drawn() -> None:
+    result = result_of([(0, "both", 0.5)])
+    for row in result["rows"]:
+        row |= {"label_kind": "instance", "ridges": True}
+        row["scores"] = {"seg": 0.4, "dice": 0.5}
+    page = ablation.table(result)
+    assert "| images | | SEG | Dice |" in page
+    assert "a background of 1 px is drawn" in page

@@ -56,6 +56,14 @@ def test_a_manifest_of_before_precisions_were_measured_opens(
     assert Manifest.model_validate(fields).precisions == {}
 
 
+def test_a_manifest_of_before_main_scores_were_chosen_opens(make_artefact: MakeArtefact) -> None:
+    fields = json.loads(open_runtime(make_artefact()).manifest.model_dump_json())
+    for name in ("main_score", "ignore"):
+        del fields["training"][name]
+    record = Manifest.model_validate(fields).training
+    assert (record.main_score, record.ignore) == (None, None)
+
+
 def test_a_file_gives_back_what_it_scores_in_other_precisions(make_artefact: MakeArtefact) -> None:
     measured = {"bf16": PrecisionScore(score="ap50", fp32=0.75, this=0.7479)}
     assert open_runtime(make_artefact(precisions=measured)).manifest.precisions == measured

@@ -1,6 +1,7 @@
 """The draft of a manifest: what was trained on, and what a service has to know about it."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,73 @@ class TestWhatWasTrainedOn:
     def test_the_kind_of_the_labels_is_that_of_the_data(self, tmp_path: Path) -> None:
         assert draft(tmp_path, write_many(tmp_path / "data", 4)).training.label_kind == "semantic"
 
+    @pytest.mark.parametrize("value", [None, 1])
+    def test_the_ignored_value_is_that_of_the_data(self, tmp_path: Path, value: int | None) -> None:
+        classes(tmp_path / "data", 4)
+        dataset = read_dataset(tmp_path / "data", ignore=value)
+        assert draft(tmp_path, dataset).training.ignore == value
+
+    def test_images_held_out_are_named_and_not_read(self, tmp_path: Path) -> None:
+        dataset = write_many(tmp_path / "data", 4)
+        training, validation = split(dataset, 4, 1)
+        assert isinstance(validation, Dataset)
+        unreadable = replace(validation, shapes=())
+        asked = make_settings(tmp_path / "run", data=dataset.path)
+        manifest = draft_manifest(asked, make_plan(), dataset, training, unreadable)
+        assert manifest.training.validation_images == ("t1",)
+
+    @pytest.mark.parametrize("score", ["v_rand", "iou"])
+    def test_the_main_score_is_that_of_the_plan(self, tmp_path: Path, score: str) -> None:
+        manifest = draft(tmp_path, write_many(tmp_path / "data", 4), {"main_score": score})
+        assert manifest.training.main_score == score
+
     def test_the_command_names_no_folder_of_this_machine(self, tmp_path: Path) -> None:
         manifest = draft(tmp_path, write_many(tmp_path / "data", 4))
         assert shlex.split(manifest.training.command)[3:6] == ["data", "--out", "My run"]
         assert str(tmp_path) not in manifest.model_dump_json()
+
+
+class TestWhatIsInherited:
+    """By a run that begins from the parameters of another model."""
+
+    def child(self, folder: Path, dataset: Dataset, parent: Manifest, **asked: Any) -> Manifest:
+        settings = make_settings(folder / "child", data=dataset.path, **asked)
+        return draft_manifest(settings, make_plan(), dataset, *split(dataset, 4, 1), parent)
+
+    def test_images_that_the_parent_was_trained_on_were_trained_on(self, tmp_path: Path) -> None:
+        first, second = write_many(tmp_path / "a", 4), classes(tmp_path / "b", 3)
+        parent = draft(tmp_path, first)
+        record = self.child(tmp_path, second, parent).training
+        own = draft(tmp_path, second).training
+        assert record.training_images == own.training_images
+        assert record.training_sha256 == own.training_sha256 + parent.training.training_sha256
+
+    def test_an_image_of_both_is_there_once(self, tmp_path: Path) -> None:
+        dataset = write_many(tmp_path / "data", 4)
+        parent = draft(tmp_path, dataset)
+        record = self.child(tmp_path, dataset, parent).training
+        assert record.training_sha256 == parent.training.training_sha256
+
+    @pytest.mark.parametrize(
+        ("own", "theirs", "expected"),
+        [
+            ({}, {"licence": "CC BY", "citation": "A 2020"}, ("CC BY", "A 2020")),
+            ({"licence": "CC0", "citation": "B 2021"}, {"licence": "CC0"}, ("CC0", "B 2021")),
+            (
+                {"licence": "CC0", "citation": "B 2021"},
+                {"licence": "CC BY", "citation": "A 2020"},
+                ("CC0; began from my-run: CC BY", "B 2021; began from my-run: A 2020"),
+            ),
+            ({"licence": "CC0"}, {}, ("CC0; began from my-run: unknown", "")),
+        ],
+    )
+    def test_its_terms_are_joined_to_those_of_the_data(
+        self, tmp_path: Path, own: Any, theirs: Any, expected: tuple[str, str]
+    ) -> None:
+        dataset = write_many(tmp_path / "data", 4)
+        parent = draft(tmp_path, dataset, **theirs)
+        record = self.child(tmp_path, dataset, parent, **own).training
+        assert (record.licence, record.citation) == expected
 
 
 class TestWhatServingNeeds:

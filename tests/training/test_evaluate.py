@@ -20,8 +20,11 @@ from model.instances import InstanceRule
 from model.runtime import Runtime
 from model.segmentation import Model
 from tests.conftest import MakeArtefact, manifest_of
+from tests.training.files import write_pair
 from tests.training.oracle import DEPTH_1, Oracle, narrow, oracle, shifted, squares
+from training.data.census import take_census
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
+from training.data.labels import objects_of
 from training.evaluate import (
     choose_images,
     evaluate,
@@ -32,6 +35,8 @@ from training.evaluate import (
     read_for,
 )
 from training.metrics.evaluation import Evaluation
+from training.plan import make_plan
+from training.settings import FitSettings
 
 BLOBS = Path(__file__).parents[2] / "docs" / "samples" / "blobs"
 MEMBRANES = BLOBS.parent / "membranes"
@@ -105,6 +110,29 @@ def test_the_main_score_follows_from_the_kind_of_labels(model: Oracle, name: str
     assert main_score(model.manifest) == name
     assert found.main == (name, found.scores[name].value)
     assert 0 < found.main[1] < 1
+
+
+def test_the_main_score_is_the_one_of_the_record_if_it_has_one() -> None:
+    record = oracle().manifest.training.model_copy(update={"main_score": "iou"})
+    found = evaluate(oracle(training=record), [shifted("a", 8)])
+    assert found.main == ("iou", found.scores["iou"].value)
+    assert found.best is None
+
+
+def test_one_thing_on_a_large_background_is_scored_by_whether_it_is_found() -> None:
+    """V_rand looks at what is annotated alone, and finds it undivided whatever was found."""
+    drawn = np.zeros((90, 110), np.uint8)
+    drawn[5:35, 5:45] = 1
+    image = np.where(drawn, 200, 0).astype(np.uint8)[None]
+    entry = AnnotatedImage("a", image, drawn, objects_of(drawn))
+    plan = make_plan(take_census([entry]), FitSettings(out=Path("run")), 1 << 33)
+    record = oracle().manifest.training.model_copy(update={"main_score": plan.main_score})
+    found, missed = (
+        evaluate(oracle(decision_threshold=bar, training=record), [entry]) for bar in (0.85, 0.95)
+    )
+    assert missed.scores["v_rand"].value == 1.0
+    assert found.main[1] == 1.0
+    assert missed.main[1] < 0.5
 
 
 def test_thresholds_are_swept_for_semantic_labels_of_two_classes_alone() -> None:
@@ -244,6 +272,21 @@ class TestRead:
         assert entry.ignored is not None
         np.testing.assert_array_equal(entry.ignored, labels == 9)
 
+    def test_the_artefacts_ignored_value_is_ignored_unless_another_is_asked_for(
+        self, tmp_path: Path
+    ) -> None:
+        for number in range(2):
+            entry = squares(f"t{number}")
+            labels = entry.semantic.copy()
+            labels[48:82, 58:102] = 9
+            write_pair(tmp_path, entry.image[0], labels, entry.name)
+        record = oracle().manifest.training.model_copy(update={"ignore": 9})
+        trained, asked = oracle(training=record), oracle()
+        found = evaluate(trained, read_for(trained, tmp_path))
+        assert found.as_dict() == evaluate(asked, read_for(asked, tmp_path, 9)).as_dict()
+        assert found.scores["pixel_error"].value == 0.0
+        assert read_for(trained, tmp_path, 1).ignore == 1
+
 
 class TestChoice:
     def test_what_the_artefact_was_trained_on_is_left_out(self, dataset: Dataset) -> None:
@@ -292,10 +335,11 @@ class TestGroups:
     def evaluation(self) -> Evaluation:
         return evaluate(Oracle(), [squares("a"), shifted("b", 8), narrow("c")])
 
+    @pytest.mark.parametrize("header", ["id,Kind,other", '"id","kind","other, in px"'])
     def test_images_are_scored_by_a_column_of_the_index(
-        self, evaluation: Evaluation, tmp_path: Path
+        self, evaluation: Evaluation, tmp_path: Path, header: str
     ) -> None:
-        (tmp_path / "index.csv").write_text("id,Kind,other\na,dark,1\nb,bright,2\nc,dark,3\n")
+        (tmp_path / "index.csv").write_text(f"{header}\na,dark,1\nb,bright,2\nc,dark,3\n")
         groups = group_by(tmp_path, "kind", evaluation)
         assert {name: of.images for name, of in groups.items()} == {
             "bright": ("b",),

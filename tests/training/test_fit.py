@@ -1,7 +1,9 @@
 """The whole path: a folder of annotated images in, one file that can be served out."""
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,14 +17,14 @@ import torch
 
 from model.architecture import Architecture
 from model.artefact import Manifest
-from model.errors import DeviceError
+from model.errors import DeviceError, TrainingError
 from model.intensity import IntensityRule
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import segment
 from tests.conftest import ROOT
 from tests.training.conftest import BLOBS, NETWORK, TINY, Run
-from tests.training.files import noise, write_pair
+from tests.training.files import noise, write, write_pair
 from tests.training.small import results_of, same
 from training import evaluate, fit
 from training.data.dataset import digest, read_dataset
@@ -32,7 +34,9 @@ from training.plan import Plan
 from training.preparation import describe
 from training.run import checkpoint
 from training.run.descent import Descent
+from training.run.distributed import World
 from training.run.folder import RunFolder
+from training.settings import FitSettings
 
 TOUCHING = BLOBS.parent / "touching-cells"
 SHORT = ["--steps", "4", "--validate-every", "4"]
@@ -231,9 +235,14 @@ class TestResume:
         assert main([str(data), "--out", str(folder), *TINY, "--resume"]) == 1
         assert "last.pt was trained on other data." in capsys.readouterr().err
 
-    def test_a_run_is_not_resumed_with_other_settings(
-        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_a_run_is_not_resumed_with_other_settings_and_no_image_is_stored_before(
+        self,
+        run: Run,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
+        monkeypatch.setattr(fit, "prepare", lambda *_: pytest.fail("images were stored"))
         shutil.copy(run.folder / "last.pt", tmp_path)
         words = [str(BLOBS), "--out", str(tmp_path), *TINY, "--seed", "1", "--resume"]
         assert main(words) == 1
@@ -244,6 +253,53 @@ class TestResume:
     ) -> None:
         assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--resume"]) == 1
         assert "There is no checkpoint" in capsys.readouterr().err
+
+    def test_a_trained_run_that_ctrl_c_kept_from_its_scores_is_scored(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        finished: list[int] = []
+        words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST]
+        monkeypatch.setattr(fit, "finish", interrupt)
+        assert main(words) == 128 + signal.SIGINT
+        said = f"{tmp_path} is trained; the same command with --resume goes on to score it."
+        assert capsys.readouterr().err.splitlines()[-1] == said
+        monkeypatch.setattr(fit, "finish", lambda *of: finished.append(of[-1].step))
+        assert main([*words, "--resume"]) == 0
+        assert finished == [4]
+
+
+class TestTheStore:
+    """Training images on disk, as long as a run lasts."""
+
+    @pytest.mark.parametrize("seam", ["training.tiles.store.border_term", "training.fit.Loop"])
+    def test_whatever_goes_wrong_it_is_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seam: str
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            assert (tmp_path / "store-0" / "arrays").exists()
+            raise TrainingError
+
+        monkeypatch.setattr(seam, fail)
+        assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST]) == 1
+        assert not any(tmp_path.glob("store*"))
+
+    def test_a_full_disk_leaves_nothing_of_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST]
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            assert main(words) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        assert "holds the training images as they are in memory" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +367,21 @@ class TestASingleImageOfSeveralClasses:
         assert len(manifest_of(single / "run").classes) == 3
         source = checkpoint.load(single / "run" / "best.pt")["source"]
         assert source["ignore"] == 255
+
+
+@pytest.mark.usefixtures("_without_a_model")
+@pytest.mark.parametrize("labels", ["semantic", "instance"])
+def test_pixels_that_are_ignored_may_have_a_negative_label(tmp_path: Path, labels: str) -> None:
+    data, drawn = tmp_path / "data", (np.indices((64, 150)).sum(0) // 5 % 3).astype(np.int16)
+    drawn[:, ::10] = -1
+    write(data / "images" / "a.tif", noise(drawn.shape))
+    write(data / "labels" / "a.tif", drawn)
+    words = [str(data), "--out", str(tmp_path / "run"), *SMALLEST, "--labels", labels]
+    assert main([*words, "--ignore", "-1"]) == 0
+    (entry,) = read_dataset(data, "instance", -1)
+    assert entry.ignored is not None
+    np.testing.assert_array_equal(entry.ignored, drawn == -1)
+    assert not entry.objects[entry.ignored].any()
 
 
 @pytest.fixture(scope="module")
@@ -415,6 +486,62 @@ class TestCrossValidation:
         scores = json.loads((tmp_path / "folds.json").read_text())["ap50"]
         assert scores["mean"] == pytest.approx(sum(scores["folds"]) / 2)
         assert "mean over 2 folds" in capsys.readouterr().out
+
+    def test_resumed_it_takes_finished_folds_goes_on_with_begun_ones_and_begins_the_others(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def finish(_: FitSettings, folder: RunFolder, *__: Any) -> None:
+            shutil.copy(run.folder / "model.onnx", folder.model)
+
+        words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--folds", "3", "--cross-validate"]
+        finite, steps = Descent._finite, list[tuple[str, int]]()
+
+        def note(descent: Descent, step: int, name: str, *arguments: Any) -> float:
+            if name == "loss":
+                steps.append((descent.settings.out.name, step))
+                if len(steps) == 6:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return finite(descent, step, name, *arguments)
+
+        monkeypatch.setattr(fit, "finish", finish)
+        monkeypatch.setattr(Descent, "_finite", note)
+        assert main(words) == 128 + signal.SIGTERM
+        finished = (tmp_path / "fold-0" / "model.onnx").stat().st_mtime_ns
+        assert not (tmp_path / "fold-2").exists()
+        assert main([*words, "--resume"]) == 0
+        assert steps == [(f"fold-{fold}", step) for fold in range(3) for step in range(4)]
+        assert (tmp_path / "fold-0" / "model.onnx").stat().st_mtime_ns == finished
+        assert len(json.loads((tmp_path / "folds.json").read_text())["ap50"]["folds"]) == 3
+
+    def test_a_finished_fold_of_other_settings_is_refused(
+        self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(run.folder, tmp_path / "fold-0")
+        words = [str(BLOBS), "--out", str(tmp_path), *TINY, "--cross-validate", "--resume"]
+        assert main(words) == 1
+        assert "with other settings: fold 2, now 0." in capsys.readouterr().err
+
+    def test_a_process_that_does_not_lead_waits_for_every_score_and_reads_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits: list[World] = []
+        for name in ("begin", "train", "finish"):
+            monkeypatch.setattr(fit, name, lambda *_: None)
+        monkeypatch.setattr(fit, "join", lambda _: contextlib.nullcontext(World(1, 2)))
+        monkeypatch.setattr(World, "wait", lambda world: waits.append(world))
+        assert main([str(BLOBS), "--out", str(tmp_path), "--cross-validate"]) == 0
+        assert waits == [World(1, 2)] * 3
+        assert not (tmp_path / "folds.json").exists()
+
+    def test_every_fold_can_be_planned_alone(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--cross-validate", "--plan-only"]
+        assert main(words) == 0
+        assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")) == [
+            Path(f"fold-{fold}", "plan.json") for fold in range(3)
+        ]
+        assert "mean over" not in capsys.readouterr().out
 
 
 class TestRefusals:

@@ -85,6 +85,7 @@ class TestReasons:
             ("ridges", False),
             ("object_share", 0.0),
             ("largest_zoom", 1.0),
+            ("main_score", "iou"),
             ("elastic", False),
         ],
     )
@@ -327,6 +328,40 @@ class TestTiles:
 
     def test_tiles_are_deformed_elastically(self) -> None:
         assert plan_of().elastic
+
+
+class TestMainScore:
+    def test_of_ids_of_objects_it_is_the_average_precision(self) -> None:
+        plan = plan_of()
+        assert plan.main_score == "ap50"
+        assert plan.reasons["main_score"] == "labels are ids of objects"
+
+    @pytest.mark.parametrize(
+        ("foreground", "gap", "expected"),
+        [(0.5, 3.0, "v_rand"), (0.8, 0.0, "v_rand"), (0.49, 3.0, "iou"), (0.8, None, "iou")],
+    )
+    def test_of_two_classes_it_is_v_rand_where_cells_fill_the_image_side_by_side(
+        self, foreground: float, gap: float | None, expected: str
+    ) -> None:
+        shares = (1 - foreground, foreground)
+        plan = plan_of(census(label_kind="semantic", class_shares=shares, median_gap=gap))
+        assert plan.main_score == expected
+        assert f"{foreground:.1%} of the pixels" in plan.reasons["main_score"]
+
+    def test_of_more_classes_it_is_the_iou_however_much_they_fill(self) -> None:
+        shares = (0.1, 0.5, 0.4)
+        plan = plan_of(census(label_kind="semantic", num_classes=3, class_shares=shares))
+        assert plan.main_score == "iou"
+
+    @pytest.mark.parametrize("score", ["ap50", "v_rand"])
+    def test_of_more_classes_no_score_of_one_foreground_is_taken(self, score: str) -> None:
+        counted = census(label_kind="semantic", num_classes=3, class_shares=(0.4, 0.3, 0.3))
+        with pytest.raises(DatasetError, match=f"--main-score {score} .* have 3 classes; .*iou"):
+            plan_of(counted, main_score=score)
+
+    def test_a_plan_of_before_it_was_chosen_leaves_it_to_the_kind_of_labels(self) -> None:
+        fields = plan_of().model_dump(exclude={"main_score"})
+        assert Plan.model_validate(fields).main_score is None
 
 
 def test_the_free_memory_of_a_cpu_is_what_the_process_may_take(

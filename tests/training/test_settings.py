@@ -24,7 +24,7 @@ SOME: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "labels": st.sampled_from(["auto", "semantic", "instance"]),
-        "ignore": st.integers(0, 65535),
+        "ignore": st.integers(-32768, 65535),
         "init": st.sampled_from([Path("cells.onnx"), Path("em 2.onnx")]),
         "name": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,9}", fullmatch=True),
         "data_name": WORDS,
@@ -42,6 +42,7 @@ SOME: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "ridges": st.booleans(),
         "object_share": st.floats(0, 1),
         "largest_zoom": st.floats(1, 10),
+        "main_score": st.sampled_from(["ap50", "v_rand", "iou"]),
         "elastic": st.booleans(),
         "optimiser": st.sampled_from(["adamw", "sgd"]),
         "learning_rate": st.floats(1e-9, 1),

@@ -19,7 +19,7 @@ from tests.training.conftest import make_manifest
 from tests.training.networks import bright_is_object, drawn, manifest_for, write_spots
 from training.data.dataset import AnnotatedImage, Dataset
 from training.evaluate import infer
-from training.metrics import mean_iou, sweep_thresholds
+from training.metrics import mean_iou, sweep_overlap, sweep_thresholds
 from training.tuning import tune
 from training.validation import MOST_IMAGES, NetworkModel, settle, spread_over
 
@@ -116,6 +116,28 @@ class TestTwoClasses:
         )
         assert found.rule is None
 
+    def test_where_the_record_says_so_by_the_threshold_of_the_best_iou(
+        self, model: NetworkModel, spots: Dataset
+    ) -> None:
+        found = settle(of_kind(model, label_kind="semantic", main_score="iou"), spots)
+        maps = [foreground(softmax(infer(model, entry.image))) for entry in spots]
+        best = sweep_overlap(maps, [entry.semantic for entry in spots])
+        assert (found.score, found.value, found.threshold) == ("iou", best.iou, best.threshold)
+        assert found.rule is None
+
+    def test_the_iou_is_that_of_pixels_that_are_not_ignored(
+        self, model: NetworkModel, spots: Dataset
+    ) -> None:
+        """The network finds objects there, and is not blamed."""
+        entry = spots[0]
+        ignored = entry.objects > 6
+        semantic = np.where(ignored, 0, entry.semantic).astype(np.uint8)
+        by_iou = of_kind(model, label_kind="semantic", main_score="iou")
+        blamed = replace(entry, semantic=semantic)
+        kept = replace(blamed, ignored=ignored)
+        assert settle(by_iou, [kept]).value > 0.9
+        assert settle(by_iou, [blamed]).value < 0.8
+
 
 class TestSeveralClasses:
     def images(self) -> list[AnnotatedImage]:
@@ -158,8 +180,8 @@ def test_what_is_settled_is_plain_numbers_that_a_checkpoint_holds(
     model: NetworkModel, spots: Dataset
 ) -> None:
     """A number of another library would make the checkpoint one that is not loaded again."""
-    for kind in ("instance", "semantic"):
-        found = settle(of_kind(model, label_kind=kind), spots)
+    for kind, score in (("instance", None), ("semantic", None), ("semantic", "iou")):
+        found = settle(of_kind(model, label_kind=kind, main_score=score), spots)
         assert type(found.value) is float
         assert type(found.threshold) is float
         assert all(type(value) in (int, float) for value in (found.rule or {}).values())

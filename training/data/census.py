@@ -15,6 +15,7 @@ from model.artefact import LabelKind
 from model.errors import DatasetError
 from training.data.dataset import AnnotatedImage, Dataset
 from training.data.labels import IntArray, require_ids
+from training.data.split import Regions
 
 REACH = 40.0
 """Objects farther apart than this, in px, are no neighbours: nothing is learnt between them."""
@@ -98,7 +99,7 @@ def take_census(images: Sequence[AnnotatedImage]) -> Census:
         DatasetError: There is no image, or one cannot be read.
     """
     facts = [measure(entry) for entry in images]
-    if isinstance(images, Dataset):
+    if isinstance(images, Dataset | Regions):
         return summarise(facts, images.label_kind, images.num_classes)
     num_classes = max([2, *(len(entry.class_pixels) for entry in facts)])
     components = all(

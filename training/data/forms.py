@@ -85,6 +85,33 @@ def reading(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path} cannot be read: {exc}") from exc
 
 
+def read_column(index: Path, column: str) -> dict[str, str] | None:
+    """Read a column of an index by the id of the image; None if there is no such column.
+
+    Raises:
+        DatasetError: if the index cannot be read, has no ids, or gives an image two values.
+    """
+    wanted = column.lower()
+    with reading(index), index.open(newline="", encoding="utf-8-sig") as file:
+        header = file.readline()
+        delimiter = max(DELIMITERS, key=header.count)
+        columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
+        if wanted not in columns:
+            return None
+        if "id" not in columns:
+            raise DatasetError(
+                f"{index} has a column {column}, but no column id with the names of the images."
+            )
+        values: dict[str, str] = {}
+        for row in csv.DictReader(file, columns, delimiter=delimiter, strict=True):
+            name, value = (row["id"] or "").strip(), (row[wanted] or "").strip()
+            if values.setdefault(name, value) != value:
+                raise DatasetError(
+                    f"{index} gives {name} two values of {column}: {values[name]} and {value}."
+                )
+        return values
+
+
 def count_pages(file: tifffile.TiffFile) -> int:
     """Count the pages of a TIFF, also where ImageJ describes the first of a large stack alone."""
     series = file.series[0]
@@ -168,7 +195,7 @@ def _pages_of(path: Path) -> int:
 def _grouped(found: Pairs) -> Pairs:
     """Give each pair the group that the index names, if there is an index of groups."""
     index = found.path / INDEX
-    groups = _read_groups(index) if index.is_file() else None
+    groups = read_column(index, "group") if index.is_file() else None
     if groups is None:
         return found
     names = {pair.name for pair in found.pairs}
@@ -178,26 +205,6 @@ def _grouped(found: Pairs) -> Pairs:
         raise DatasetError(f"{index} gives no group to: {_some(missing)}.")
     pairs = tuple(replace(pair, group=groups[pair.name]) for pair in found.pairs)
     return replace(found, pairs=pairs)
-
-
-def _read_groups(index: Path) -> dict[str, str] | None:
-    """Read the groups by id; None if the index has no such column."""
-    with reading(index), index.open(newline="", encoding="utf-8-sig") as file:
-        header = file.readline()
-        delimiter = max(DELIMITERS, key=header.count)
-        columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
-        if "group" not in columns:
-            return None
-        if "id" not in columns:
-            raise DatasetError(
-                f"{index} has a column group, but no column id with the names of the images."
-            )
-        groups: dict[str, str] = {}
-        for row in csv.DictReader(file, columns, delimiter=delimiter, strict=True):
-            name, group = (row["id"] or "").strip(), (row["group"] or "").strip()
-            if groups.setdefault(name, group) != group:
-                raise DatasetError(f"{index} gives {name} the groups {groups[name]} and {group}.")
-        return groups
 
 
 def _some(names: list[str], most: int = 5) -> str:

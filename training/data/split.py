@@ -9,15 +9,19 @@ what was trained on.
       training     training     validation   training     training
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Self, overload
 
+from model.artefact import LabelKind
 from model.errors import DatasetError
 from model.tiling import Region
 from training.data.dataset import AnnotatedImage, Dataset, Shape
 from training.data.labels import objects_of
+
+MOST_NAMED = 5
+"""Names that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,16 @@ class Regions(Sequence[AnnotatedImage]):
     source: Dataset
     """The data set of the one image."""
     regions: tuple[Region, ...]
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Whether the annotation of the image has ids of classes or of objects."""
+        return self.source.label_kind
+
+    @property
+    def num_classes(self) -> int:
+        """Number of the classes of the image, whichever of them a region holds."""
+        return self.source.num_classes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +92,7 @@ class Regions(Sequence[AnnotatedImage]):
         region = self.regions[index]
         rows, columns = slice(region.top, region.bottom), slice(region.left, region.right)
         semantic = whole.semantic[rows, columns].copy()
-        by_id = self.source.label_kind == "instance"
+        by_id = self.label_kind == "instance"
         return AnnotatedImage(
             self.names[index],
             whole.image[:, rows, columns].copy(),
@@ -110,7 +124,36 @@ def count_folds(dataset: Dataset, folds: int) -> int:
     return min(folds, groups if len(dataset) > 1 else max(dataset.shapes[0][1:]))
 
 
-def split(dataset: Dataset, folds: int, fold: int) -> tuple[Dataset | Regions, Dataset | Regions]:
+def split(
+    dataset: Dataset, folds: int, fold: int, drawn: Collection[str] | None = None
+) -> tuple[Dataset | Regions, Dataset | Regions]:
+    """Divide a data set as `hold_out` does, into two parts that both have an object.
+
+    Args:
+        dataset: What is to be divided.
+        folds: Number of folds.
+        fold: The one to validate on.
+        drawn: Names of the images that have an object; None reads each part up to its first.
+
+    Raises:
+        DatasetError: if there is nothing to train on, or a part has no object.
+    """
+    training, validation = hold_out(dataset, folds, fold)
+    for part, purpose in ((training, "train"), (validation, "validate")):
+        if not _has_object(part, drawn):
+            count = count_folds(dataset, folds)
+            held = "one image" if len(dataset) == 1 else f"{len(dataset)} images"
+            raise DatasetError(
+                f"{dataset.path} holds {held}, and fold {min(fold, count - 1)} of {count} leaves "
+                f"no object to {purpose} on: there is none in {_listed(part.names)}. Choose "
+                "another fold or fewer folds, or annotate more images."
+            )
+    return training, validation
+
+
+def hold_out(
+    dataset: Dataset, folds: int, fold: int
+) -> tuple[Dataset | Regions, Dataset | Regions]:
     """Divide a data set into images to train on and one fold to validate on.
 
     Folds are contiguous blocks of whole groups, in the order of each group's first image, as equal
@@ -131,14 +174,15 @@ def split(dataset: Dataset, folds: int, fold: int) -> tuple[Dataset | Regions, D
         What to train on and what to validate on, both unread.
 
     Raises:
-        DatasetError: if there is nothing to train on, or a part of a single image has no object.
+        DatasetError: if there is nothing to train on.
     """
     if not 0 <= fold < folds:
         raise DatasetError(f"There is no fold {fold} of {folds}; they count from 0.")
     count = count_folds(dataset, folds)
     fold = min(fold, count - 1)
     if len(dataset) == 1:
-        return _split_in_space(dataset, count, fold)
+        beside, band = bands(*dataset.shapes[0][1:], count, fold)
+        return Regions(dataset, beside), Regions(dataset, (band,))
     groups = _groups(dataset)
     start, stop = _blocks([len(group) for group in groups], count)[fold]
     held = {index for group in groups[start:stop] for index in group}
@@ -163,17 +207,15 @@ def bands(height: int, width: int, folds: int, fold: int) -> tuple[tuple[Region,
     return tuple(region for region in (left, right) if all(region.shape)), band
 
 
-def _split_in_space(dataset: Dataset, count: int, fold: int) -> tuple[Regions, Regions]:
-    beside, band = bands(*dataset.shapes[0][1:], count, fold)
-    training, validation = Regions(dataset, beside), Regions(dataset, (band,))
-    for part, purpose in ((training, "train"), (validation, "validate")):
-        if not any(entry.objects.any() for entry in part):
-            raise DatasetError(
-                f"{dataset.path} holds one image, and fold {fold} of {count} leaves no object to "
-                f"{purpose} on: there is none in {', '.join(part.names)}. Choose another fold or "
-                "fewer folds, or annotate a second image."
-            )
-    return training, validation
+def _has_object(part: Dataset | Regions, drawn: Collection[str] | None) -> bool:
+    if drawn is not None and isinstance(part, Dataset):
+        return any(name in drawn for name in part.names)
+    return any(entry.objects.any() for entry in part)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _groups(dataset: Dataset) -> list[list[int]]:

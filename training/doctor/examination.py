@@ -1,6 +1,6 @@
 """All examinations of a data set, in one run that goes on after an error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from model.errors import DatasetError
 from training.data.census import Census, summarise
 from training.data.dataset import Dataset
 from training.data.forms import find_pairs
-from training.data.split import split
+from training.data.split import hold_out, split
 from training.data.verdict import LabelsAsked
 from training.doctor import copies, images, objects
 from training.doctor.finding import Finding, in_order, refusal
@@ -56,7 +56,7 @@ def diagnose(
     labels: LabelsAsked = "auto",
     ignore: int | None = None,
     folds: int = 5,
-    fold: int = 2,
+    fold: int | None = 2,
 ) -> tuple[Finding, ...]:
     """Give all that is to be said about a data set before it is trained on; errors first.
 
@@ -65,13 +65,13 @@ def diagnose(
         labels: What labels hold; `auto` tells it by their values.
         ignore: Value in the label files of pixels that are neither class nor object.
         folds: Number of folds that the run divides the images into.
-        fold: The one that it validates on.
+        fold: The one that it validates on; None where it trains on every image.
     """
     return examine(path, labels, ignore, folds, fold).findings
 
 
 def examine(
-    path: Path, labels: LabelsAsked, ignore: int | None, folds: int, fold: int
+    path: Path, labels: LabelsAsked, ignore: int | None, folds: int, fold: int | None
 ) -> Examination:
     """Examine a data set, one image in memory at a time; the arguments are those of `diagnose`."""
     name = path.resolve().name
@@ -92,7 +92,7 @@ def examine(
         return Examination(in_order(findings), dataset.verdict)
     held_out: frozenset[str] = frozenset()
     try:
-        held_out = _held_out(dataset.subset(seen), folds, fold)
+        held_out = _held_out(dataset.subset(seen), folds, fold, seen.values())
     except DatasetError as exc:
         findings.append(refusal(path, name, exc))
     facts = [entry.facts for entry in seen.values()]
@@ -111,6 +111,14 @@ def _read(dataset: Dataset) -> Iterator[Record | Finding]:
             yield refusal(dataset.path, file_names(pair, dataset.path)[0], exc)
 
 
-def _held_out(dataset: Dataset, folds: int, fold: int) -> frozenset[str]:
-    _, validation = split(dataset, folds, fold)
+def _held_out(
+    dataset: Dataset, folds: int, fold: int | None, records: Iterable[Record]
+) -> frozenset[str]:
+    if fold is None:
+        return frozenset()
+    drawn = {entry.facts.name for entry in records if len(entry.facts.objects.ids)}
+    if drawn:
+        _, validation = split(dataset, folds, fold, drawn)
+    else:  # said of the labels already
+        _, validation = hold_out(dataset, folds, fold)
     return frozenset(validation.names).intersection(dataset.names)

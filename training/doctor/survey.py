@@ -102,6 +102,10 @@ def _examine_values(dataset: Dataset, values: Survey) -> Iterator[Finding]:
     name, ignore = dataset.path.resolve().name, values.ignore
     if ignore is not None and not values.found_ignored:
         yield Finding("warning", name, f"no pixel has the value {ignore} that is to be ignored.")
+    if ignore == 0 and dataset.label_kind == "instance":
+        text = "in labels of objects 0 is the background, which cannot be ignored"
+        hint = "leave out --ignore 0, or ask for --labels semantic"
+        yield Finding("error", name, f"{text}; {hint}.")
     if len(values.values) < 2:
         only = f"the one value {min(values.values)}" if values.values else "no value but that"
         yield Finding("error", name, f"all labels have {only}: there is nothing to learn.")

@@ -40,7 +40,10 @@ def find_images(source: Source | None, manifest: Manifest, data: Path | None) ->
         raise DatasetError(
             f"The data of {manifest.name} is not found{place}; say where it is with --data."
         )
-    asked = source or {"labels": manifest.training.label_kind, "ignore": None}
+    asked = source or {
+        "labels": manifest.training.label_kind,
+        "ignore": manifest.training.ignore,
+    }
     dataset = read_dataset(path, asked["labels"], asked["ignore"])
     if dataset.sha256() != manifest.training.data_sha256:
         raise DatasetError(

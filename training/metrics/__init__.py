@@ -9,7 +9,14 @@
 - `evaluation`, `table`: what an artefact is told by, and how people read it
 """
 
-from training.metrics.masks import mean_iou, pixel_error
+from training.metrics.masks import BestOverlap, mean_iou, pixel_error, sweep_overlap
 from training.metrics.partition import BestThreshold, sweep_thresholds
 
-__all__ = ["BestThreshold", "mean_iou", "pixel_error", "sweep_thresholds"]
+__all__ = [
+    "BestOverlap",
+    "BestThreshold",
+    "mean_iou",
+    "pixel_error",
+    "sweep_overlap",
+    "sweep_thresholds",
+]

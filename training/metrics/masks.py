@@ -6,14 +6,16 @@ Pixel scores hide merged cells, so none of them is reported without the scores o
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from model.errors import DatasetError
 from training.data.labels import IntArray, require_classes
 from training.metrics.bootstrap import Quotients, pool, quotient_of
+from training.metrics.partition import THRESHOLDS
 
 TOLERANCE = 2.0
 """Boundaries within this distance of each other agree, in px."""
@@ -183,7 +185,49 @@ def mean_iou(labels: Iterable[IntArray], references: Iterable[IntArray], num_cla
         ValueError: A label map is no (H, W) array of integers, or two of one image differ in shape.
         DatasetError: A class lies outside 0 … K - 1.
     """
-    tables = [Confusion.of(*pair, num_classes) for pair in zip(labels, references, strict=True)]
+    pairs = zip(labels, references, strict=True)
+    return _mean_of_classes([Confusion.of(*pair, num_classes) for pair in pairs])
+
+
+@dataclass(frozen=True)
+class BestOverlap:
+    """The decision threshold with the highest mean intersection over union, and the mean there."""
+
+    threshold: float
+    iou: float
+
+
+def sweep_overlap(
+    probabilities: Iterable[NDArray[np.floating[Any]]],
+    references: Iterable[IntArray],
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> BestOverlap:
+    """Find the decision threshold between two classes whose `mean_iou` is highest.
+
+    Of thresholds that are equally good the one nearest to 0.5 is taken, the lower of two as near.
+
+    Args:
+        probabilities: (H, W) float of class 1 for each image, in [0, 1].
+        references: (H, W) integer classes annotated, for each image.
+        thresholds: Candidates; a pixel is of class 1 where its probability is at least that.
+
+    Raises:
+        ValueError: A label map is no (H, W) array of integers, or two of one image differ in shape.
+        DatasetError: There is no pixel or no threshold, or a class is neither 0 nor 1.
+    """
+    preferred = sorted(thresholds, key=lambda threshold: (abs(threshold - 0.5), threshold))
+    tables = [
+        [Confusion.of((values >= bar).astype(np.uint8), reference, 2) for bar in preferred]
+        for values, reference in zip(probabilities, references, strict=True)
+    ]
+    means = [_mean_of_classes(column) for column in zip(*tables, strict=True)]
+    if not means or math.isnan(means[0]):
+        raise DatasetError("a threshold needs a candidate and an image with an annotated pixel")
+    best = int(np.argmax(means))
+    return BestOverlap(preferred[best], means[best])
+
+
+def _mean_of_classes(tables: Sequence[Confusion]) -> float:
     by_class = pool([_by_class("iou", table.iou) for table in tables])
     defined = [value[0] for value in by_class.values() if not np.isnan(value[0])]
     return float(np.mean(defined)) if defined else math.nan

@@ -51,7 +51,7 @@ class Descent:
         self.places = places
         self.device = device
         self.world = world
-        self.dropout = TileDropout(network.dropout.p)
+        self.dropout = TileDropout(network.dropout.p, device)
         network.dropout = self.dropout  # type: ignore[assignment]  # the same rule, drawn by tile
         average = get_ema_multi_avg_fn(average_decay(steps))  # type: ignore[no-untyped-call]  # torch gives no types
         self.averaged = AveragedModel(network, multi_avg_fn=average)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, distributed
 from model.errors import TrainingError
 
 Value = TypeVar("Value")
+LONGEST_WAIT = timedelta(days=1)
+"""For the leading process, which validates and scores alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ def join(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
         yield World(distributed.get_rank(), size)
     finally:

@@ -72,7 +72,7 @@ class Loop:
         if self.progress.step == 0 and self.world.leads:
             self._save()  # a kill at any step leaves something to resume from
         keep_freed_memory()
-        began = time.perf_counter()
+        seconds, steps = 0.0, 0  # since the last line of the log, in this process
         with (
             memory_errors_explained(),
             Signals() as signals,
@@ -81,17 +81,18 @@ class Loop:
             self._bar() as bar,
         ):
             while self.progress.step < self.steps:
+                began = time.perf_counter()
                 loss = self.descent.step(self.progress.step, next(tiles))
                 self.progress.losses.append(loss)
                 self.progress.step += 1
                 bar.update()
                 bar.set_postfix(self._shown(loss), refresh=False)
+                seconds, steps = seconds + time.perf_counter() - began, steps + 1
                 if self._is_due(LOG_EVERY):
-                    self._log_losses(time.perf_counter() - began)
-                    began = time.perf_counter()
+                    self._log_losses(steps / seconds)
+                    seconds, steps = 0.0, 0
                 if self._is_due(self.settings.validate_every):
                     self._validate()
-                    began = time.perf_counter()
                 if self.world.any(signals.came):
                     self._stop()
         return self.progress
@@ -170,7 +171,7 @@ class Loop:
     def _fixed_settings(self) -> dict[str, Any]:
         return fixed_settings(self.settings, self.sampler.plan)
 
-    def _log_losses(self, seconds: float) -> None:
+    def _log_losses(self, steps_per_second: float) -> None:
         losses = self.progress.losses
         self._note(
             {
@@ -178,7 +179,7 @@ class Loop:
                 "step": self.progress.step,
                 "loss": sum(losses) / len(losses),
                 "learning_rate": self.descent.learning_rate,
-                "steps_per_second": len(losses) / seconds,
+                "steps_per_second": steps_per_second,
             }
         )
         self.progress.losses = []

@@ -1,5 +1,6 @@
 """A data set in numbers, against counting them the plain way, object by object."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import DatasetError
+from tests.training.files import noise, write_pair
 from training.data.census import REACH, Census, measure, measure_objects, summarise, take_census
-from training.data.dataset import AnnotatedImage
+from training.data.dataset import AnnotatedImage, read_dataset
 from training.data.labels import objects_of
+from training.data.split import Regions, split
 
 Ids = NDArray[np.integer[Any]]
 
@@ -171,6 +174,18 @@ def test_a_class_that_one_image_lacks_counts_all_the_same() -> None:
     census = take_census(images)
     assert (census.label_kind, census.num_classes) == ("semantic", 3)
     assert census.class_shares == (0.5, 0.25, 0.25)
+
+
+def test_regions_of_one_image_have_the_kind_of_its_labels(tmp_path: Path) -> None:
+    """No two objects touch, so the regions alone look like classes."""
+    labels = np.zeros((30, 90), np.uint8)
+    for number in range(8):
+        labels[5:25, 11 * number : 11 * number + 6] = number + 1
+    write_pair(tmp_path, noise(labels.shape), labels)
+    training, _ = split(read_dataset(tmp_path), 5, 2)
+    assert isinstance(training, Regions)
+    census = take_census(training)
+    assert (census.label_kind, census.num_classes) == ("instance", 2)
 
 
 def test_a_summary_holds_the_kind_and_the_classes_of_its_data_set() -> None:

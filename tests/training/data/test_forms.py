@@ -186,7 +186,7 @@ def test_an_index_may_name_a_file_that_has_no_partner_yet(tmp_path: Path) -> Non
         ("id,group\na,1\nb,1\nc,2\n", "names images that are not here: c"),
         ("id,group\na,1\n", "gives no group to: b"),
         ("name,group\na,1\nb,1\n", "no column id"),
-        ("id,group\na,1\nb,1\na,2\n", "gives a the groups 1 and 2"),
+        ("id,group\na,1\nb,1\na,2\n", "gives a two values of group: 1 and 2"),
         ('id,group\na,1\nb,"1\n', r"index\.csv cannot be read"),
     ],
 )

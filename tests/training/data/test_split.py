@@ -15,11 +15,11 @@ from tests.training.files import noise, stripes, write_many, write_pair
 from training.data.dataset import Dataset, read_dataset
 from training.data.forms import Pair, find_pairs
 from training.data.labels import objects_of
-from training.data.split import Regions, bands, count_folds, split
+from training.data.split import Regions, bands, count_folds, hold_out, split
 
 
 def unread(groups: list[str]) -> Dataset:
-    """Images that are nowhere: a split reads none of several."""
+    """Images that are nowhere: holding some out reads none of several."""
     pairs = tuple(
         Pair(f"t{number}", Path("image"), Path("labels"), group=group)
         for number, group in enumerate(groups)
@@ -36,7 +36,7 @@ def single(folder: Path, image: NDArray[np.uint8], labels: NDArray[np.uint8]) ->
 @pytest.mark.parametrize("count", [5, 7, 22, 30, 557])
 def test_folds_are_contiguous_and_of_one_size(count: int) -> None:
     dataset = unread([""] * count)
-    folds = [split(dataset, 5, fold)[1].names for fold in range(5)]
+    folds = [hold_out(dataset, 5, fold)[1].names for fold in range(5)]
     assert [name for names in folds for name in names] == [f"t{n}" for n in range(count)]
     assert max(map(len, folds)) - min(map(len, folds)) <= 1
 
@@ -50,7 +50,7 @@ def test_each_image_is_validated_on_once_and_no_group_is_split(groups: list[str]
     dataset = unread(groups)
     seen: list[str] = []
     for fold in range(count_folds(dataset, 4)):
-        training, validation = split(dataset, 4, fold)
+        training, validation = hold_out(dataset, 4, fold)
         assert training.names
         assert validation.names
         assert sorted(training.names + validation.names) == sorted(dataset.names)
@@ -66,7 +66,7 @@ def test_no_fold_is_further_from_an_even_share_than_the_largest_group(
 ) -> None:
     assume(max(sizes) * folds <= sum(sizes))
     dataset = unread([f"g{n}" for n, size in enumerate(sizes) for _ in range(size)])
-    held = [len(split(dataset, folds, fold)[1]) for fold in range(folds)]
+    held = [len(hold_out(dataset, folds, fold)[1]) for fold in range(folds)]
     assert all(abs(size - sum(sizes) / folds) < max(sizes) for size in held)
 
 
@@ -78,12 +78,12 @@ def test_large_groups_leave_a_fold_for_each_of_the_others(
     sizes: list[int], folds: int, held: list[int]
 ) -> None:
     dataset = unread([f"g{n}" for n, size in enumerate(sizes) for _ in range(size)])
-    assert [len(split(dataset, folds, fold)[1]) for fold in range(folds)] == held
+    assert [len(hold_out(dataset, folds, fold)[1]) for fold in range(folds)] == held
 
 
 def test_a_scattered_group_belongs_to_the_block_of_its_first_image() -> None:
     dataset = unread(["a", "b", "b", "a", "c", "d", "d", "a"])
-    training, validation = split(dataset, 2, 0)
+    training, validation = hold_out(dataset, 2, 0)
     assert validation.names == ("t0", "t3", "t7")
     assert training.names == ("t1", "t2", "t4", "t5", "t6")
 
@@ -92,7 +92,7 @@ def test_the_real_nuclei_are_split_between_groups() -> None:
     if not DATA.is_dir():
         pytest.skip(f"{DATA} is not here; it cannot be shipped with the project")
     dataset = unread([pair.group for pair in find_pairs(DATA / "dsb2018").pairs])
-    held = [split(dataset, 5, fold) for fold in range(5)]
+    held = [hold_out(dataset, 5, fold) for fold in range(5)]
     assert all(not set(training.groups) & set(part.groups) for training, part in held)
     assert sorted(name for _, part in held for name in part.names) == sorted(dataset.names)
 
@@ -103,7 +103,7 @@ def test_there_are_at_most_as_many_folds_as_groups() -> None:
 
 
 def test_of_few_images_the_last_is_held_out_where_a_later_fold_was_asked_for() -> None:
-    training, validation = split(unread([""] * 3), folds=5, fold=4)
+    training, validation = hold_out(unread([""] * 3), folds=5, fold=4)
     assert (training.names, validation.names) == (("t0", "t1"), ("t2",))
 
 
@@ -232,6 +232,17 @@ def test_a_region_keeps_its_channels_group_and_what_is_ignored(tmp_path: Path) -
     np.testing.assert_array_equal(entry.ignored, labels[:, 5:] == 7)
 
 
+def test_regions_have_the_kind_and_the_classes_of_their_image(tmp_path: Path) -> None:
+    """Also where a region holds fewer."""
+    labels = stripes((12, 20))
+    labels[:, 14:] *= 2
+    training, validation = split(single(tmp_path, noise((12, 20)), labels), 5, 2)
+    assert isinstance(training, Regions)
+    assert isinstance(validation, Regions)
+    for part in (training, validation):
+        assert (part.label_kind, part.num_classes) == ("semantic", 3)
+
+
 def test_regions_are_a_sequence(tmp_path: Path) -> None:
     training, _ = split(single(tmp_path, noise((12, 20)), stripes((12, 20))), 5, 2)
     assert len(training) == 2
@@ -261,6 +272,37 @@ def test_a_part_of_a_single_image_without_an_object_is_refused(
     match = rf"fold {fold} of 5 leaves no object to {purpose} on: .*{where}.*another fold"
     with pytest.raises(DatasetError, match=match):
         split(dataset, 5, fold)
+
+
+def write_with_objects(folder: Path, drawn: str) -> Dataset:
+    """Write images t0, t1, …, each with an object or without one."""
+    for number, has in enumerate(drawn):
+        write_pair(folder, noise(seed=number), stripes(value=int(has)), f"t{number}")
+    return read_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "fold", "purpose", "where"),
+    [
+        ("11001111", 1, "validate", "t2, t3"),
+        ("00110000", 1, "train", "t0, t1, t4, t5, t6 and 1 more"),
+    ],
+)
+def test_a_part_of_several_images_without_an_object_is_refused(
+    tmp_path: Path, drawn: str, fold: int, purpose: str, where: str
+) -> None:
+    dataset = write_with_objects(tmp_path, drawn)
+    match = rf"8 images, and fold {fold} of 4 leaves no object to {purpose} on: .* in {where}\. "
+    with pytest.raises(DatasetError, match=match):
+        split(dataset, 4, fold)
+
+
+def test_parts_are_read_to_their_first_object_and_no_further(tmp_path: Path) -> None:
+    dataset = write_with_objects(tmp_path, "01010101")
+    for number in range(2, 6):  # behind the first object of the training images
+        (tmp_path / "images" / f"t{number}.tif").unlink()
+    training, validation = split(dataset, 4, 3)
+    assert (len(training), validation.names) == (6, ("t6", "t7"))
 
 
 def test_one_image_among_several_is_never_cut(tmp_path: Path) -> None:

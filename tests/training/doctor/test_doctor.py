@@ -13,8 +13,10 @@ import tifffile
 from numpy.typing import NDArray
 from skimage.transform import rescale
 
+from model.errors import DatasetError
 from tests.conftest import DATA
 from tests.training.files import Pixels, noise, stripes, write, write_pair
+from training.data.dataset import read_dataset
 from training.data.pixels import read_image
 from training.doctor import Finding, diagnose, tell
 from training.doctor.__main__ import main
@@ -147,6 +149,16 @@ def test_negative_labels_are_an_error(tmp_path: Path) -> None:
     assert diagnose(tmp_path, ignore=-1) == ()
 
 
+def test_the_background_of_objects_cannot_be_ignored(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="0 is the background, which cannot be ignored"):
+        read_dataset(write_set(tmp_path), "instance", ignore=0)
+    errors = [each for each in diagnose(tmp_path, "instance", 0) if each.severity == "error"]
+    assert list(map(str, errors)) == [
+        f"error   {tmp_path.name}: in labels of objects 0 is the background, which cannot be "
+        "ignored; leave out --ignore 0, or ask for --labels semantic."
+    ]
+
+
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     (found,) = diagnose(tmp_path / "nowhere")
     assert found == Finding("error", "nowhere", "is no folder.")
@@ -238,6 +250,34 @@ def test_equal_images_on_both_sides_of_the_split_are_an_error(tmp_path: Path) ->
         "error   images/t5.tif: held out for validation, has the same pixels as images/t0.tif, "
         "trained on: give both one group in index.csv, or remove one."
     ]
+
+
+def test_where_nothing_is_held_out_equal_images_are_no_error(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    put_image(tmp_path, "t0", noise(SIZE, seed=5))
+    put_labels(tmp_path, "t0", discs(5))
+    (found,) = diagnose(tmp_path, folds=3, fold=None)
+    assert str(found) == (
+        "warning images/t5.tif: has the same pixels as images/t0.tif: it counts twice; remove one."
+    )
+
+
+def test_where_nothing_is_held_out_one_group_is_enough(tmp_path: Path) -> None:
+    write_groups(write_set(tmp_path), "aaaaaa")
+    assert diagnose(tmp_path, fold=None) == ()
+    assert "never split" in diagnose(tmp_path)[0].text
+
+
+def test_a_fold_without_an_object_is_an_error(tmp_path: Path) -> None:
+    write_set(tmp_path, 10)
+    for number in (4, 5):
+        put_labels(tmp_path, f"t{number}", np.zeros(SIZE, np.uint8))
+    found, *others = diagnose(tmp_path)
+    assert (found.severity, found.file) == ("error", tmp_path.name)
+    assert found.text.startswith(
+        "holds 10 images, and fold 2 of 5 leaves no object to validate on: there is none in t4, t5."
+    )
+    assert {each.severity for each in others} == {"warning"}
 
 
 def test_equal_images_of_one_group_are_no_error(tmp_path: Path) -> None:
@@ -534,7 +574,7 @@ def test_warnings_of_one_kind_are_named_five_times_and_then_counted(tmp_path: Pa
     write_set(tmp_path, 12)
     for number in range(8):
         put_labels(tmp_path, f"t{number}", np.zeros(SIZE, np.uint8))
-    lines = tell(diagnose(tmp_path)).splitlines()
+    lines = tell(diagnose(tmp_path, fold=4)).splitlines()
     assert len(lines) == 6
     assert lines[-1] == "warning and 3 more files: empty."
 

@@ -23,6 +23,7 @@ from tests.training.networks import (
     state_of,
     write_spots,
 )
+from training.data.dataset import read_dataset
 from training.export.__main__ import main
 from training.export.gate import export_scored, passed, variants_of
 from training.export.graph import export_graph
@@ -332,6 +333,17 @@ class TestOfAnArtefact:
         images = find_images(trained.source, trained.manifest, spots / "data")
         assert [entry.name for entry in images.training] == ["t0", "t2"]
         assert [entry.name for entry in images.validation] == ["t1"]
+
+    def test_its_images_are_read_with_the_value_that_was_ignored(
+        self, spots: Path, artefact: Path
+    ) -> None:
+        dataset = read_dataset(spots / "data", ignore=5)
+        manifest = load(artefact).manifest
+        fields = {"ignore": 5, "data_sha256": dataset.sha256()}
+        record = manifest.training.model_copy(update=fields)
+        manifest = manifest.model_copy(update={"training": record})
+        ignored = find_images(None, manifest, spots / "data").validation[0].ignored
+        assert ignored is not None
 
     def test_its_scores_are_not_those_of_what_is_made_of_it(self, artefact: Path) -> None:
         assert Runtime(artefact, "cpu").manifest.scores is not None

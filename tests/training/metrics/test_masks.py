@@ -23,7 +23,9 @@ from training.metrics.masks import (
     mask_quotients,
     mean_iou,
     pixel_error,
+    sweep_overlap,
 )
+from training.metrics.partition import THRESHOLDS
 
 independent: Any = metrics  # MONAI declares tensors as int, bool and str
 MONAI_WARNS_OF_ITSELF = pytest.mark.filterwarnings(
@@ -211,6 +213,44 @@ def test_mean_iou_is_the_mean_over_classes_of_the_means_over_images() -> None:
     maps: tuple[list[Ids], list[Ids]] = ([classes(0), classes(2) % 2], [classes(1), classes(3) % 2])
     means = pool([mask_quotients(*pair, 3) for pair in zip(*maps, strict=True)])
     assert mean_iou(*maps, 3) == np.mean([means[f"iou_{index}"][0] for index in range(3)])
+
+
+def found_in(seed: int) -> tuple[NDArray[np.float32], Ids]:
+    """Give a mask, and probabilities that are higher in it than outside of it, in the mean."""
+    mask = discs(seed) > 0
+    noise = np.random.default_rng(seed).normal(0, 0.2, mask.shape)
+    return np.clip(0.35 + 0.3 * mask + noise, 0, 1).astype(np.float32), mask.astype(np.uint8)
+
+
+def test_a_sweep_takes_the_threshold_of_the_best_mean_iou() -> None:
+    maps, references = zip(*map(found_in, range(3)), strict=True)
+    means = {
+        bar: mean_iou([(values >= bar).astype(int) for values in maps], references, 2)
+        for bar in THRESHOLDS
+    }
+    best = sweep_overlap(maps, references)
+    assert (best.threshold, best.iou) == max(means.items(), key=lambda item: item[1])
+    assert best.iou > means[0.5] > 0.5
+
+
+def test_of_equally_good_thresholds_a_sweep_takes_the_one_nearest_to_one_half() -> None:
+    reference = np.array([[0, 1]])
+    assert sweep_overlap([np.array([[0.1, 0.9]])], [reference]).threshold == 0.5
+    assert sweep_overlap([np.array([[0.1, 0.42]])], [reference]).threshold == 0.4
+    assert sweep_overlap([np.array([[0.47, 0.52]])], [reference], (0.6, 0.4)).threshold == 0.4
+
+
+def test_a_sweep_counts_what_is_found_in_an_image_without_an_object() -> None:
+    values, empty = np.array([[0.1, 0.6]]), np.zeros((1, 2), int)
+    best = sweep_overlap([values, np.array([[0.1, 0.9]])], [empty, np.array([[0, 1]])])
+    assert (best.threshold, best.iou) == (0.65, 1.0)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_sweep_over_no_pixel_is_refused(count: int) -> None:
+    nothing = np.zeros((1, 0))
+    with pytest.raises(DatasetError, match="an image with an annotated pixel"):
+        sweep_overlap([nothing] * count, [nothing.astype(int)] * count)
 
 
 def test_mean_iou_leaves_out_a_class_that_no_image_holds() -> None:

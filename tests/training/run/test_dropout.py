@@ -1,16 +1,22 @@
 """Dropout whose mask belongs to a tile, not to the batch that the tile is in."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from training.run.dropout import TileDropout
+from training.run.dropout import CPU, TileDropout
+from training.tiles.augmentation import generator
 
 SHAPE = (8, 24, 24)
+DEVICES = [CPU] + ([torch.device("cuda", 0)] if torch.cuda.is_available() else [])
 
 
-def dropped(x: Tensor, places: list[int], step: int = 3, seed: int = 0) -> Tensor:
-    dropout = TileDropout(0.5).train()
+def dropped(
+    x: Tensor, places: list[int], step: int = 3, seed: int = 0, device: torch.device = CPU
+) -> Tensor:
+    dropout = TileDropout(0.5, device).train()
     dropout.begin(seed, step, places)
     result: Tensor = dropout(x)
     return result
@@ -36,6 +42,26 @@ def test_two_passes_of_one_step_drop_different_values() -> None:
     dropout = TileDropout(0.5).train()
     dropout.begin(0, 0, [0])
     assert not torch.equal(dropout(ones(1)), dropout(ones(1)))
+
+
+def test_masks_are_drawn_where_the_values_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, copying them would take longer than a step."""
+    drawn: list[tuple[torch.device, torch.device]] = []
+    rand = torch.rand
+
+    def note(*size: Any, generator: torch.Generator, device: torch.device) -> Tensor:
+        drawn.append((generator.device, device))
+        return rand(*size, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "rand", note)
+    for device in DEVICES:
+        dropped(ones(2).to(device), [0, 1], device=device)
+    assert drawn == [(device, device) for device in DEVICES for _ in range(2)]
+
+
+def test_on_the_processor_they_are_those_of_the_generator_that_the_numbers_seed() -> None:
+    expected = torch.rand(SHAPE, generator=generator(0, 3, 7, 1)) < 0.5
+    assert torch.equal(dropped(ones(1), [7])[0] > 0, expected)
 
 
 def test_what_is_drawn_elsewhere_changes_no_mask() -> None:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,15 @@ from training.run.optimisation import (
 from training.run.progress import Validate, Validation
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def _every_thread() -> Iterator[None]:
+    """Let torch compute with as many threads as the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
 
 
 def scored(values: Iterable[float]) -> Validate:
@@ -333,6 +342,21 @@ class TestResume:
         assert again.run() == done.progress
         assert same(results_of(tmp_path), before)
 
+    @pytest.mark.usefixtures("_every_thread")
+    def test_with_every_thread_of_the_machine_it_is_as_exact(self, tmp_path: Path) -> None:
+        """A network and tiles that are large enough to be shared by threads."""
+        changes, plan = {"base_channels": 8}, make_plan(tile_edge=60)
+        asked = make_settings(tmp_path / "stopped", **changes)
+        stopped = after_step(
+            make_loop(asked, plan), 3, lambda: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with pytest.raises(TrainingStopped):
+            stopped.run()
+        resumed = make_loop(asked, plan)
+        resumed.resume()
+        resumed.run()
+        assert same(results_of(asked.out), uninterrupted(tmp_path, plan, **changes))
+
     def test_the_best_score_so_far_is_remembered(self, tmp_path: Path) -> None:
         asked = make_settings(tmp_path)
         first = after_step(
@@ -617,6 +641,38 @@ class TestLog:
         log = [entry for entry in loop.run().log if entry["kind"] == "training"]
         expected = [np.mean(losses[:LOG_EVERY]), np.mean(losses[LOG_EVERY:])]
         assert [entry["loss"] for entry in log] == pytest.approx(expected)
+
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_its_pace_is_that_of_the_steps_whatever_lies_between_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+    ) -> None:
+        """A step takes a second, a validation a hundred; the clock starts anew after a stop."""
+        now = 0.0
+
+        def take(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        def validate(_: nn.Module) -> Validation:
+            take(100.0)
+            return Validation("ap50", 0.5, 0.5)
+
+        def prepared() -> Loop:
+            asked = make_settings(tmp_path, validate_every=40)
+            loop = make_loop(asked, make_plan(steps=2 * LOG_EVERY + 5), validate=validate)
+            loop.descent.optimiser.register_step_post_hook(lambda *_: take(1.0))
+            return loop
+
+        monkeypatch.setattr("training.run.loop.time.perf_counter", lambda: now)
+        loop = prepared()
+        if resumed:
+            after_step(loop, 45, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(TrainingStopped):
+                loop.run()
+            loop, now = prepared(), 0.0
+            loop.resume()
+        log = [entry for entry in loop.run().log if entry["kind"] == "training"]
+        assert [entry["steps_per_second"] for entry in log] == [1.0, 1.0, 1.0]
 
     def test_tensorboard_reads_along_where_it_was_asked_for(self, tmp_path: Path) -> None:
         for asked in (False, True):
