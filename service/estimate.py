@@ -6,6 +6,7 @@ is not counted: it is one turn at most.
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import ceil
 
 from model import averaging, planner
 from model.artefact import Averaging
@@ -22,6 +23,8 @@ class Demand:
     """Floating-point operations."""
     work_a_second: float
     """How fast a device runs its model; 0 is not known, and counts as no time at all."""
+    tiles: int = 0
+    """That its work is made of, each run by one device; 0 is any number."""
 
     @classmethod
     def of(cls, model: Loaded, image_shape: tuple[int, int], passes: Averaging) -> "Demand":
@@ -30,7 +33,8 @@ class Demand:
         plan = planner.plan_tiles(image_shape, architecture, model.shapes)
         height, width = image_shape
         work = times * planner.work(plan, architecture)
-        return cls(times * height * width, work, model.work_a_second)
+        tiles = times * len(plan.tiles)
+        return cls(times * height * width, work, model.work_a_second, tiles)
 
     def seconds(self, work: int) -> float:
         """Give the time of so much work, or of all where that is less."""
@@ -46,7 +50,9 @@ class Forecast:
 
     def alone(self, image: Demand) -> float:
         """Give the time that an image would take if nothing else waited, in s."""
-        return image.seconds(image.work) / self.devices
+        if not image.tiles:
+            return image.seconds(image.work) / self.devices
+        return image.seconds(image.work) * ceil(image.tiles / self.devices) / image.tiles
 
     def done(self, image: Demand) -> float:
         """Give the time in which an image would be done that came now, in s.

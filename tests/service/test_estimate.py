@@ -46,6 +46,12 @@ def test_several_devices_share_the_work() -> None:
     assert forecast(12, 3, devices=2).done(demand(5)) == (5 + 3 + 5) / 2
 
 
+@pytest.mark.parametrize(("tiles", "seconds"), [(1, 12), (2, 6), (3, 8), (4, 6), (0, 6)])
+def test_a_tile_is_run_by_one_device(tiles: int, seconds: float) -> None:
+    """So the third of three keeps one of two devices, and the other has nothing to do."""
+    assert forecast(devices=2).alone(Demand(1, 12, 1.0, tiles)) == seconds
+
+
 def turns_until(queue: FairQueue[str, str], job: Job[str, str]) -> int:
     count = 0
     while not job.is_taken:
@@ -113,6 +119,7 @@ def test_the_work_of_an_image_is_that_of_the_tiles_that_will_be_run(
     work = sum(
         len(each.plan.tiles) * flops(MANIFEST.architecture, each.plan.tile_shape) for each in begun
     )
+    tiles = sum(len(each.plan.tiles) for each in begun)
     assert Demand.of(model, (70, 131), passes) == Demand(
-        PASSES[passes] * 70 * 131, work, model.work_a_second
+        PASSES[passes] * 70 * 131, work, model.work_a_second, tiles
     )
