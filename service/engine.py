@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from service.turn import (
     at_work,
     demand_of,
     divide,
+    drop,
     fail,
     failure,
     is_out_of_memory,
@@ -160,10 +162,15 @@ class Engine:
             while not self._stopping and device not in self.retired:
                 for job in self._queue.drop():
                     fail(job, DeadlinePassed("The request's deadline passed before its turn."))
-                if turn := self._queue.take(_most_tiles, _is_warming_up):
+                if turn := self._queue.take(self._most_tiles, _is_warming_up):
                     return turn
                 self._changed.wait(self._queue.next_deadline)
             return []
+
+    def _most_tiles(self, kind: Hashable, waiting: int) -> int:
+        """Leave the other devices their share of what waits."""
+        model, shape, _ = kind_of(kind)
+        return model.most_tiles(shape, ceil(waiting / self.devices))
 
     def _run(self, device: int, turn: Turn) -> bool:
         """Run tiles of one kind; what fails is halved until it is known whose fault it is.
@@ -180,9 +187,9 @@ class Engine:
     def _try(self, device: int, turn: Turn) -> Exception | None:
         """Run tiles of one kind on a device; give what it raises, whatever that is."""
         model, _, given = kind_of(turn[0][1].kind)
-        runtime = model.runtime_on(device)
-        run = runtime.labels if given == "labels" else runtime.run
         try:
+            runtime = model.runtime_on(device)
+            run = runtime.labels if given == "labels" else runtime.run
             with self._running[device], at_work(turn) as began:
                 tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
                 outputs = list(zip(turn, run(tiles), strict=True))
@@ -206,10 +213,10 @@ class Engine:
         """Run what failed in other ways; say whether it was the fault of the device."""
         model, shape, _ = kind_of(turn[0][1].kind)
         if len(turn) > 1:
-            if is_out_of_memory(cause):
-                model.note_out_of_memory(shape, len(turn))
             half = len(turn) // 2
             faults = [self._run(device, part) for part in (turn[:half], turn[half:])]
+            if is_out_of_memory(cause) and not any(faults):
+                model.note_out_of_memory(shape, len(turn))
             return any(faults)
         (job, step), *_ = turn
         if job.abandoned:
@@ -227,8 +234,9 @@ class Engine:
             model.note_out_of_memory(shape, 1)
             smaller = divide(model, step)
         if not smaller:
-            model.note_failure()
-            fail(job, failure(cause))
+            if drop(job):  # and no other device was sooner
+                model.note_failure()
+                job.owner.fail(failure(cause))
             return False
         job.owner.divide(len(smaller))
         faults = [self._run(device, [(job, part)]) for part in smaller]
@@ -244,11 +252,6 @@ class Engine:
             if self._failures[device] >= MOST_FAILURES and self.devices > 1:
                 log.error("device %d failed where another did not: it takes no more turns", device)
                 self.retired.add(device)
-
-
-def _most_tiles(kind: Hashable, waiting: int) -> int:
-    model, shape, _ = kind_of(kind)
-    return model.most_tiles(shape, waiting)
 
 
 def _is_warming_up(kind: Hashable) -> bool:

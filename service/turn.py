@@ -203,8 +203,15 @@ def write(job: ImageJob, taken: Pass, output: NDArray[Any]) -> None:
 
 def fail(job: ImageJob, error: Exception) -> None:
     """Tell who waits; what is left of the image is dropped."""
-    job.abandoned = True
-    job.owner.fail(error)
+    if drop(job):
+        job.owner.fail(error)
+
+
+def drop(job: ImageJob) -> bool:
+    """Drop what is left of an image; say whether it was wanted until now."""
+    with job.owner.lock:
+        wanted, job.abandoned = not job.abandoned, True
+    return wanted
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
-from itertools import product
 
 from model.architecture import Architecture
 from model.artefact import Artefact, Manifest
@@ -84,10 +83,14 @@ class Loaded:
         return [each for number, each in numbered if each and number not in self._retired]
 
     def runtime_on(self, device: int) -> Runtime:
-        """Give that of a device that takes turns, or did until now."""
+        """Give that of a device.
+
+        Raises:
+            InferenceFailed: if it does not run the model.
+        """
         runtime = self._runtimes[device]
         if runtime is None:
-            raise InferenceFailed(f"Device {device} was retired before the model was opened.")
+            raise InferenceFailed(f"Device {device} does not run {self.manifest.name}.")
         return runtime
 
     @property
@@ -137,22 +140,38 @@ class Loaded:
         return maps + BYTES_A_PARAMETER * manifest.graph_bytes // STORED_BYTES[manifest.precision]
 
     def warm_up(self, stopping: threading.Event) -> None:
-        """Run every shape that can be prepared, on every device; then the model is ready."""
-        try:
-            if TILES_A_RUN[self.provider] > 1:
-                self._find_batches()
-            for runtime, shape in product(self.runtimes, self.warm_shapes):
-                for tiles in _powers_of_two(self.most_tiles(shape)):
-                    if stopping.is_set():
-                        return
-                    if not self._warm(runtime, shape, tiles):
-                        break
-        except Exception as exc:  # whatever it is: what waits for the model would wait for ever
-            log.exception("%s did not warm up", self.manifest.name)
-            self.failure = str(exc) or type(exc).__name__
+        """Run every shape that can be prepared, on every device; then the model is ready.
+
+        A device on which that fails does not run it, where there is another.
+        """
+        failed: dict[int, Exception] = {}
+        for device, runtime in enumerate(self._runtimes):
+            if runtime is None or device in self._retired:
+                continue
+            try:
+                self._prepare(runtime, stopping)
+            except Exception as exc:  # whatever it is: what waits for the model would wait for ever
+                log.exception("%s did not warm up on %s", self.manifest.name, runtime.device)
+                failed[device] = exc
+        if stopping.is_set():
+            return
+        if len(failed) == len(self.runtimes):
+            self.failure = "; ".join(str(exc) or type(exc).__name__ for exc in failed.values())
             self.state = "failed"
-        else:
-            self.state = "ready"
+            return
+        numbered = enumerate(self._runtimes)
+        self._runtimes = tuple(None if device in failed else each for device, each in numbered)
+        self.state = "ready"
+
+    def _prepare(self, runtime: Runtime, stopping: threading.Event) -> None:
+        if TILES_A_RUN[self.provider] > 1 and not self._most:
+            self._find_batches(runtime)
+        for shape in self.warm_shapes:
+            for tiles in _powers_of_two(self.most_tiles(shape)):
+                if stopping.is_set():
+                    return
+                if not self._warm(runtime, shape, tiles):
+                    break
 
     def _warm(self, runtime: Runtime, shape: TileShape, tiles: int) -> bool:
         """Run a batch for the first time; where it fails, ask for half as much from now on."""
@@ -175,22 +194,22 @@ class Loaded:
         most = self._most.get(shape, TILES_A_RUN[self.provider])
         return _powers_of_two(most if waiting is None else min(most, waiting))[-1]
 
-    def _find_batches(self) -> None:
+    def _find_batches(self, runtime: Runtime) -> None:
         """Find how many tiles of each shape are run together, and how fast that is.
 
         What fills a device is so many pixels, whatever their shape: so it is enough to try the
         smallest shape and, for what any shape gains, the largest.
         """
         shapes = self.warm_shapes
-        filling = self._gainful(shapes[0]) * math.prod(shapes[0])
-        least = self._gainful(shapes[-1])
+        filling = self._gainful(runtime, shapes[0]) * math.prod(shapes[0])
+        least = self._gainful(runtime, shapes[-1])
         for shape in shapes:
             tiles = max(filling // math.prod(shape), 1)
             self._most[shape] = max(least, _powers_of_two(tiles)[-1])
 
-    def _gainful(self, shape: TileShape) -> int:
+    def _gainful(self, runtime: Runtime, shape: TileShape) -> int:
         """Give the number of tiles of which twice as many are no longer worth it."""
-        runtime, best, most = self.runtimes[0], 0.0, MOST_TILES_A_RUN[self.provider]
+        best, most = 0.0, MOST_TILES_A_RUN[self.provider]
         for tiles in _powers_of_two(most):
             try:
                 self._speed(runtime, shape, tiles)
@@ -214,7 +233,7 @@ class Loaded:
     def note_turn(self, work: int, seconds: float) -> None:
         """Learn from a turn that went well."""
         self._failures = 0
-        if self.state == "failed":
+        if self.state == "failed" and not self.failure:
             log.info("%s runs again", self.manifest.name)
             self.state = "ready"
         speed = work / seconds
@@ -224,7 +243,7 @@ class Loaded:
     def note_failure(self) -> None:
         """Learn from an image that could not be run; after several in a row nothing is trusted."""
         self._failures += 1
-        if self._failures == MOST_FAILURES:
+        if self._failures >= MOST_FAILURES and self.state == "ready":
             log.error("%s failed on %d images in a row", self.manifest.name, self._failures)
             self.state = "failed"
 

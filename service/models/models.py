@@ -116,7 +116,7 @@ class Models:
                 yield self.catalogue.find(name).loaded or await self._load(name)
         finally:
             if self.catalogue.lacks() and not self._reload.stopping.is_set():
-                self._begin(self.catalogue.make_room)
+                self._begin(self.catalogue.make_room, 0, name)
 
     async def reload(self, settled: bool = False) -> list[Change]:
         """Look at the folder; who asks while another waits for its look has the same.

@@ -26,7 +26,7 @@ from model.sessions import Provider
 from service.engine import Backlog, Engine
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job
-from service.models.loaded import MOST_FAILURES, Loaded
+from service.models.loaded import MOST_FAILURES, TILES_A_RUN, Loaded
 from service.turn import Pass, Segmented, TurnReport, Waiter, write
 from tests.conftest import square
 from tests.service.recording import (
@@ -601,6 +601,39 @@ def test_what_fails_on_one_device_is_run_on_the_other_and_no_image_fails() -> No
     assert model.state == "ready"
 
 
+def test_an_image_that_fails_on_several_devices_at_a_time_is_one_failure() -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def fail_together(_: Batch) -> None:
+        if engine.backlog().images or not both.broken:
+            both.wait()
+        raise InferenceFailed("It cannot be run.")
+
+    runtimes = RecordingRuntime(), RecordingRuntime()
+    for runtime in runtimes:
+        runtime.before_run = fail_together
+    engine, model = two_devices(*runtimes)
+
+    async def submit() -> Any:
+        engine.start()
+        try:
+            async with asyncio.timeout(10):
+                return await asyncio.gather(
+                    engine.segment(model, work(1, tiles=2)), return_exceptions=True
+                )
+        finally:
+            engine.stop()
+
+    assert [type(each) for each in asyncio.run(submit())] == [InferenceFailed]
+    assert model._failures == 1
+
+
+def test_tiles_that_wait_are_shared_by_the_devices() -> None:
+    engine, model = two_devices(RecordingRuntime("cuda"), RecordingRuntime("cuda"))
+    kind = (model, (EDGE, EDGE), "labels")
+    assert [engine._most_tiles(kind, waiting) for waiting in (1, 2, 4, 5, 100)] == [1, 1, 2, 2, 4]
+
+
 def test_what_fails_on_all_devices_is_the_fault_of_the_model() -> None:
     runtimes = broken(RecordingRuntime()), broken(RecordingRuntime())
     engine, model = two_devices(*runtimes)
@@ -684,8 +717,8 @@ def test_one_shortage_halves_the_largest_tile_once() -> None:
 
 @pytest.mark.parametrize("other_has_it", [True, False])
 def test_tiles_become_smaller_only_where_no_device_has_the_memory(other_has_it: bool) -> None:
-    """A device without any is no reason to give another one smaller tiles."""
-    image, edge = image_of_large_tiles(tiles=2)
+    """A device without any is no reason to give another one smaller tiles, or fewer at once."""
+    image, edge = image_of_large_tiles(tiles=4)
     without = short_of_memory(RecordingRuntime("cuda", "cuda:0"), 0)
     other = short_of_memory(RecordingRuntime("cuda", "cuda:1"), edge**2 - 1 + other_has_it)
     engine, model = two_devices(without, other)
@@ -703,6 +736,7 @@ def test_tiles_become_smaller_only_where_no_device_has_the_memory(other_has_it: 
 
     assert (asyncio.run(submit()).work.canvas == 1).all()
     assert model.shapes.largest_area == (edge**2 if other_has_it else edge**2 // 2)
+    assert model.most_tiles((edge, edge)) == TILES_A_RUN["cuda"]
 
 
 def test_whatever_goes_wrong_around_a_turn_the_worker_lives_on() -> None:

@@ -232,6 +232,32 @@ def test_a_turn_that_goes_well_makes_up_for_failures() -> None:
     assert model.state == "ready"
 
 
+def refusing(runtime: RecordingRuntime) -> RecordingRuntime:
+    """Let a runtime not warm up."""
+
+    def refuse() -> None:
+        raise InferenceFailed("The device is lost.")
+
+    runtime.before_warm_up = refuse
+    return runtime
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_device_on_which_it_does_not_warm_up_does_not_run_it(lost: int) -> None:
+    runtimes = [RecordingRuntime("cuda", f"cuda:{number}") for number in range(2)]
+    refusing(runtimes[lost])
+    model = warmed_up(*runtimes)
+    assert (state_of(model), model.device) == ("ready", f"cuda:{1 - lost}")
+    with pytest.raises(InferenceFailed, match=f"Device {lost} does not run {MANIFEST.name}"):
+        model.runtime_on(lost)
+
+
+def test_a_model_that_warms_up_on_no_device_stays_failed() -> None:
+    model = warmed_up(refusing(RecordingRuntime("cuda")), refusing(RecordingRuntime("cuda")))
+    model.note_turn(1, 1.0)
+    assert state_of(model) == "failed"
+
+
 def test_a_model_that_has_failed_runs_again_with_the_next_turn_that_goes_well() -> None:
     model = warmed_up(RecordingRuntime())
     for _ in range(MOST_FAILURES):
