@@ -91,6 +91,8 @@ class TrainingRecord(_Frozen):
     """What threshold and parameters were chosen by; None leaves it to the kind of labels."""
     data_sha256: str
     """Digest over all images and labels, training and validation."""
+    began_from: str = ""
+    """Digest of the artefact whose parameters training began with; empty where they were drawn."""
     training_images: tuple[str, ...]
     training_sha256: tuple[str, ...] = ()
     """Digest of the pixels of every training image, and of those of the model begun from, so that

@@ -1,4 +1,6 @@
-"""Connected components of a mask."""
+"""Connected components of masks and label maps."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,29 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     Returns:
         (H, W) ids from 1, 0 outside of the mask, and how many there are.
     """
-    # Only here, since it takes as long as all else that the service imports from scientific Python.
+    # Imported on first use: it takes as long as all else that the service imports at its start.
     from scipy import ndimage
 
     ids = np.zeros(mask.shape, np.int32)
     return ids, ndimage.label(mask, output=ids)
+
+
+def components_by_class(
+    labels: NDArray[np.integer[Any]],
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Number the components of every class but class 0, class after class.
+
+    Args:
+        labels: (H, W) class ids, from 0 to 255.
+
+    Returns:
+        (H, W) ids from 1, 0 where the class is 0; and (n,) the class of each component.
+    """
+    ids = np.zeros(labels.shape, np.int32)
+    counts = [0]
+    for label in range(1, int(labels.max(initial=0)) + 1):
+        inside = labels == label
+        numbers, count = components(inside)
+        ids[inside] = numbers[inside] + sum(counts)
+        counts.append(count)
+    return ids, np.repeat(np.arange(len(counts)), counts).astype(np.uint8)

@@ -241,13 +241,13 @@ class ServiceUnavailable(UNetError):
 
 
 class ServiceBusy(ServiceUnavailable):
-    """As much work is waiting as the service allows."""
+    """There is no room, no time or no memory for this request now."""
 
     code = "service-busy"
 
 
 class ServiceNotReady(ServiceUnavailable):
-    """A model is not warmed up yet, or could not be."""
+    """What the request needs is not there: a warm model, or a process that decodes images."""
 
     code = "service-not-ready"
 

@@ -72,20 +72,20 @@ def separate(
 
 
 def foreground(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the probability that a pixel belongs to any class but the first.
+    """Give the probability that a pixel belongs to any class but class 0, the background.
 
     Args:
-        probabilities: (K, H, W) probabilities of all classes, in [0, 1]; class 0 is background.
+        probabilities: (K - 1, H, W) probabilities of the others, in [0, 1].
 
     Returns:
         (H, W) in [0, 1].
 
     Raises:
-        ValueError: The probabilities are no (K, H, W) array.
+        ValueError: The probabilities are no (K - 1, H, W) array.
     """
     if probabilities.ndim != 3:
-        raise ValueError(f"probabilities must be (K, H, W), got {probabilities.shape}")
-    return np.asarray(1 - probabilities[0])
+        raise ValueError(f"probabilities must be (K - 1, H, W), got {probabilities.shape}")
+    return np.asarray(probabilities[0] if len(probabilities) == 1 else probabilities.sum(axis=0))
 
 
 def classes_of(

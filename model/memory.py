@@ -13,7 +13,7 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 def usable_memory() -> int:
     """Give the least of what the system can give and what control groups allow, in bytes.
 
-    What holds copies of files can be given: after a data set was read, little else may be left.
+    Memory that only caches files counts: after a data set was read, little else may be free.
     """
     limits = [words(group / name)[:1] for group in groups_of("memory") for name in LIMITS]
     return min([_available(), *(int(limit[0]) for limit in limits if limit and limit[0].isdigit())])
@@ -24,4 +24,5 @@ def _available() -> int:
         name, _, amount = line.partition(":")
         if name == "MemAvailable":
             return int(amount.split()[0]) * 1024
+    # Where the system does not say, half of its memory is left to all else.
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -128,14 +128,16 @@ def _verified(path: Path, data: bytes) -> Artefact:
 
 
 def _open(artefact: Artefact, data: bytes, place: str, threads: int, cuda: CudaOptions) -> Session:
+    for_gpus = cuda.tensorrt_cache is not None or cuda.precision != "fp32"
     if place in ("cpu", "openvino"):
+        if for_gpus:
+            raise DeviceError(f"Precision and TensorRT are chosen for GPUs, and none by {place}.")
         return open_on_cpu(artefact, data, threads, place)
     _, _, number = place.partition(":")
     try:
         return open_on_cuda(artefact.path, data, artefact.manifest, int(number or 0), cuda)
     except DeviceError as exc:
-        asked_for = place != "auto" or cuda.tensorrt_cache is not None or cuda.precision != "fp32"
-        if asked_for:
+        if for_gpus or place != "auto":
             raise
         log.info("running on the CPU: %s", exc)
         return open_on_cpu(artefact, data, threads)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artefact import Averaging, Manifest
-from model.components import components
-from model.instances import classes_of, separate
+from model.components import components_by_class
+from model.instances import classes_of, foreground, separate
 from model.intensity import IntensityScale, match_channels
 from model.planner import TileShapes, plan_tiles
 from model.tiling import Plan, Region, Tile, extract, place
@@ -144,9 +144,8 @@ class Segmentation:
         """
         rule, num_classes = self.manifest.instances, self.manifest.architecture.num_classes
         if rule is None:
-            return _objects(self.labels(), num_classes)
-        foreground = self.canvas[0] if num_classes == 2 else self.canvas.sum(axis=0)
-        ids = separate(foreground, self.manifest.decision_threshold or 0.5, rule)
+            return Objects(*components_by_class(self.labels()))
+        ids = separate(foreground(self.canvas), self.manifest.decision_threshold or 0.5, rule)
         if num_classes == 2:
             return Objects(ids, np.ones(ids.max(), np.uint8))
         return Objects(ids, classes_of(ids, self.labels(), num_classes))
@@ -210,15 +209,3 @@ def decide(foreground: NDArray[np.float32], threshold: float | None) -> NDArray[
         labels[probability > best] = index
         np.maximum(best, probability, out=best)
     return labels
-
-
-def _objects(labels: NDArray[np.uint8], num_classes: int) -> Objects:
-    """Number the components of every class but class 0, class after class."""
-    ids = np.zeros(labels.shape, np.int32)
-    counts = [0]
-    for index in range(1, num_classes):
-        inside = labels == index
-        numbers, count = components(inside)
-        ids[inside] = numbers[inside] + sum(counts)
-        counts.append(count)
-    return Objects(ids, np.repeat(np.arange(num_classes, dtype=np.uint8), counts))

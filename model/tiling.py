@@ -19,7 +19,6 @@ whole image:
 Source: Ronneberger et al. 2015, figure 2.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -176,19 +175,6 @@ def extract(image: PixelSource, region: Region) -> NDArray[Any]:
     if left is not None:
         block = block[:, :, left]
     return block
-
-
-def stitch(plan: Plan, outputs: Iterable[NDArray[Any]], canvas: NDArray[Any]) -> NDArray[Any]:
-    """Join the outputs of a plan's tiles, given in the plan's order.
-
-    Args:
-        plan: The plan that the outputs belong to.
-        outputs: One array (..., h, w) a tile, as the network gives it.
-        canvas: (..., H, W) of the plan's region; it is written and returned.
-    """
-    for tile, output in zip(plan.tiles, outputs, strict=True):
-        place(plan, tile, output, canvas)
-    return canvas
 
 
 def place(plan: Plan, tile: Tile, output: NDArray[Any], canvas: NDArray[Any]) -> None:

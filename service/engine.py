@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -162,7 +163,7 @@ class Engine:
             while not self._stopping and device not in self.retired:
                 for job in self._queue.drop():
                     fail(job, DeadlinePassed("The request's deadline passed before its turn."))
-                if turn := self._queue.take(self._most_tiles, _is_warming_up):
+                if turn := self._queue.take(self._most_tiles, partial(_must_wait, device)):
                     return turn
                 self._changed.wait(self._queue.next_deadline)
             return []
@@ -223,7 +224,7 @@ class Engine:
             return False
         causes = [cause]
         for other in range(len(self._workers)):
-            if other == device or other in self.retired:
+            if other == device or other in self.retired or not model.runs_on(other):
                 continue
             failed = self._try(other, turn)
             if failed is None:
@@ -254,6 +255,7 @@ class Engine:
                 self.retired.add(device)
 
 
-def _is_warming_up(kind: Hashable) -> bool:
+def _must_wait(device: int, kind: Hashable) -> bool:
+    """Whether a device leaves tiles of a kind until later, or to others."""
     model, _, _ = kind_of(kind)
-    return model.state == "warming-up"
+    return model.state == "warming-up" or not model.runs_on(device)

@@ -191,7 +191,10 @@ def kind_of(kind: Hashable) -> tuple[Loaded, TileShape, Given]:
 
 
 def write(job: ImageJob, taken: Pass, output: NDArray[Any]) -> None:
-    """Write a tile once: what is averaged would be counted twice."""
+    """Write a tile; where that fails, so does its image.
+
+    A second try would count twice what is averaged.
+    """
     work = taken.work
     try:
         with job.owner.lock:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from model.architecture import Architecture
-from model.artefact import ClassInfo, Manifest, TrainingRecord
+from model.artefact import Artefact, ClassInfo, Manifest, TrainingRecord
 from model.errors import DatasetError
 from training.data.dataset import AnnotatedImage, Dataset, digest
 from training.data.split import Regions
@@ -32,14 +32,14 @@ def draft_manifest(
     dataset: Dataset,
     training: Sequence[AnnotatedImage],
     validation: Sequence[AnnotatedImage],
-    parent: Manifest | None = None,
+    parent: Artefact | None = None,
 ) -> Manifest:
     """Write down what is known before training; of a parent, images and terms are inherited."""
     digests = [digest(entry) for entry in training]
     if isinstance(training, Regions):  # the whole image, parts of which were trained on
         digests.append(digest(dataset[0]))
     if parent is not None:
-        digests += parent.training.training_sha256
+        digests += parent.manifest.training.training_sha256
     return Manifest(
         name=settings.model_name,
         architecture=Architecture(
@@ -63,6 +63,7 @@ def draft_manifest(
             ignore=dataset.ignore,
             main_score=plan.main_score,
             data_sha256=dataset.sha256(),
+            began_from=parent.sha256 if parent else "",
             training_images=_names(training),
             training_sha256=tuple(dict.fromkeys(digests)),
             validation_images=_names(validation),
@@ -94,15 +95,14 @@ def class_names(settings: FitSettings, dataset: Dataset) -> Sequence[str]:
     return settings.classes or ["background", *others]
 
 
-def _terms(settings: FitSettings, field: str, parent: Manifest | None) -> str:
+def _terms(settings: FitSettings, field: str, parent: Artefact | None) -> str:
     """Join the data's own terms and those that come with the parameters begun from."""
     own = str(getattr(settings, field))
-    inherited = "" if parent is None else str(getattr(parent.training, field))
+    inherited = "" if parent is None else str(getattr(parent.manifest.training, field))
     if parent is None or inherited in ("", own):
         return own
-    if own == FitSettings.model_fields[field].default:
-        return inherited
-    return f"{own}; began from {parent.name}: {inherited}"
+    began = f"began from {parent.manifest.name}: {inherited}"
+    return f"{own}; {began}" if own else began
 
 
 def _names(images: Sequence[AnnotatedImage]) -> tuple[str, ...]:

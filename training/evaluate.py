@@ -1,6 +1,7 @@
 """Score an artefact as the service runs it: `python -m training.evaluate MODEL DATA`."""
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ def find_objects(
     if manifest.instances is None:
         return objects_of(labels)
     threshold = manifest.decision_threshold or 0.5
-    return separate(foreground(probabilities), threshold, manifest.instances)
+    return separate(foreground(probabilities[1:]), threshold, manifest.instances)
 
 
 def main_score(manifest: Manifest) -> MainScore:
@@ -124,7 +125,11 @@ def read_for(model: Model, path: Path, ignore: int | None = None) -> Dataset:
         DatasetError: if they cannot be read, or have other classes than the artefact.
     """
     record = model.manifest.training
-    ignore = record.ignore if ignore is None else ignore
+    if ignore is None and record.ignore is not None:
+        with contextlib.suppress(DatasetError):  # other data may lack that value, or mean it
+            dataset = read_dataset(path, record.label_kind, record.ignore)
+            if dataset.sha256() == record.data_sha256:
+                return dataset
     dataset = read_dataset(path, "auto", ignore)
     if dataset.label_kind != record.label_kind:
         other = read_dataset(path, record.label_kind, ignore)
@@ -243,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ignore",
         type=int,
-        help="label value of pixels that do not count; default: that of the training",
+        help="label value of pixels that do not count; default: on the training's data, its own",
     )
     return parser
 

@@ -21,7 +21,7 @@ from model.network import UNet
 from model.runtime import Runtime
 from training.conclusion import finish
 from training.data.dataset import Dataset, read_dataset
-from training.data.split import count_folds
+from training.data.split import count_folds, split
 from training.export.parameters import initialise_from
 from training.plan import Plan
 from training.preparation import Prepared, begin
@@ -168,6 +168,8 @@ def cross_validate(settings: FitSettings) -> None:
     """Train and score every fold, and say how the scores differ; or only plan every fold."""
     dataset = read_dataset(settings.data, settings.labels, settings.ignore)
     folds = range(count_folds(dataset, settings.folds))
+    for fold in folds:  # one that cannot be is refused before any is trained
+        split(dataset, settings.folds, fold)
     device = choose_device(settings.device)
     with join(device) as world:
         folders = [run_fold(settings, fold, dataset, device, world) for fold in folds]
@@ -197,19 +199,24 @@ def run_fold(
 def compare(out: Path, folders: Sequence[RunFolder]) -> None:
     """Write and print how the scores of finished folds differ."""
     found: dict[str, list[float]] = {}
+    chosen_by = set()
     for folder in folders:
         scores = Runtime(folder.model).manifest.scores
-        for name, score in (scores.values if scores else {}).items():
+        measured = scores.values if scores else {}
+        chosen_by.add(measured.get("main"))
+        for name, score in measured.items():
             if isinstance(score, dict) and score.get("value") is not None:
                 found.setdefault(name, []).append(score["value"])
     rows = {
         name: {"mean": statistics.mean(values), "folds": values} for name, values in found.items()
     }
     (out / "folds.json").write_text(json.dumps(rows, indent=2) + "\n")
+    if len(chosen_by) > 1:
+        print(f"folds were judged by different scores: {', '.join(sorted(map(str, chosen_by)))}")
     print(f"\nmean over {len(folders)} folds, lowest and highest")
     for name, values in found.items():
-        mean = statistics.mean(values)
-        print(f"{name:<16} {mean:.4f}  {min(values):.4f}  {max(values):.4f}")
+        mean, count = statistics.mean(values), f"of {len(values)}" * (len(values) < len(folders))
+        print(f"{name:<16} {mean:.4f}  {min(values):.4f}  {max(values):.4f}  {count}".rstrip())
 
 
 def choose_device(asked: str) -> torch.device:

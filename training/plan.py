@@ -28,6 +28,8 @@ MEMORY_SHARE = 0.5
 PASSES = 150
 """Times that a run looks at every pixel, if that is neither few steps nor very many."""
 FEWEST_STEPS, MOST_STEPS = 2000, 12000
+MOST_CONCENTRATED = 0.5
+"""Of two pixels of foreground, chance to lie in one object, from which on nothing is divided."""
 BORDER_WIDTHS = 1.4
 """A border of this many sigma, d1 + d2 together, weighs exp(−0.98) = 0.38 of w0."""
 BFLOAT16_CPUS = ("avx512_bw", "avx10_1", "bf16")
@@ -248,12 +250,17 @@ def _main_score(census: Census) -> Chosen:
     if census.num_classes > 2:
         return "iou", "every class counts"
     filled = f"{1 - census.class_shares[0]:.1%} of the pixels are foreground"
-    if 1 - census.class_shares[0] >= LEAST_FILLED and census.median_gap is not None:
+    if 1 - census.class_shares[0] >= LEAST_FILLED and census.concentration < MOST_CONCENTRATED:
         return "v_rand", f"{filled}, and borders divide it"
     return "iou", f"{filled}: V_rand would not see what is found outside of it"
 
 
 def _require_main_score(asked: MainScore | None, census: Census) -> None:
+    if census.label_kind == "instance" and asked not in (None, "ap50"):
+        raise DatasetError(
+            f"--main-score {asked} would leave the objects of these labels untold; leave it out, "
+            "or ask for --labels semantic."
+        )
     if census.num_classes > 2 and asked not in (None, "iou"):
         raise DatasetError(
             f"--main-score {asked} knows one kind of foreground, and the labels have "

@@ -53,13 +53,13 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
         print(describe(dataset, training, validation))
         print(plan.describe())
         folder.plan.write_text(plan.model_dump_json(indent=2) + "\n")
-    parent = None if settings.init is None else Runtime(settings.init, "cpu").manifest
+    parent = None if settings.init is None else Runtime(settings.init, "cpu").artefact
     manifest = draft_manifest(settings, plan, dataset, training, validation, parent)
     if parent is not None:
-        require_unseen(manifest, validation, parent)
+        require_unseen(manifest, validation, parent.manifest)
     if settled is not None:
         require_same_network(manifest, settled.manifest)
-        require_same_data(manifest, settled.manifest)
+        require_same_origin(manifest, settled.manifest)
     return Prepared(dataset, training, validation, plan, manifest, settled)
 
 
@@ -92,12 +92,17 @@ def require_same_network(draft: Manifest, settled: Manifest) -> None:
         )
 
 
-def require_same_data(draft: Manifest, settled: Manifest) -> None:
-    """Let a plan, a threshold and a rule be taken over for the same data alone.
+def require_same_origin(draft: Manifest, settled: Manifest) -> None:
+    """Let a plan, a threshold and a rule be taken over for the same data and beginning alone.
 
     Raises:
-        CheckpointError: if the run that settles this one read other data.
+        CheckpointError: if the run that settles this one read other data, or began from others.
     """
+    if draft.training.began_from != settled.training.began_from:
+        raise CheckpointError(
+            f"{settled.name} and this run do not begin from the same parameters; take --init as in "
+            f"its own command: {settled.training.command}"
+        )
     if draft.training.data_sha256 != settled.training.data_sha256:
         raise CheckpointError(
             f"{settled.name} was settled on other data, {settled.training.data}: names, pixels or "

@@ -101,7 +101,7 @@ class FitSettings(BaseSettings):
     """What becomes -1 and 1: percentiles of each image (percentile:0.5,99.5) or values
     (range:0,255). Default: from the images."""
     border_weight: Annotated[float, Field(ge=0)] | None = None
-    """w0 of the weight map. Default: the paper's 10."""
+    """w0 of the weight map. Default: the paper's 10, or 30 where ridges are drawn."""
     border_sigma: Annotated[float, Field(gt=0)] | None = None
     """sigma of the weight map, in px. Default: from the spacing of the objects."""
     ridges: bool | None = None

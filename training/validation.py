@@ -71,7 +71,7 @@ def _foreground(
     model: Model, entry: AnnotatedImage
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Give the probability of foreground, and the objects annotated."""
-    probabilities = foreground(softmax(infer(model, entry.image)))
+    probabilities = foreground(softmax(infer(model, entry.image))[1:])
     if entry.ignored is not None:
         probabilities[entry.ignored] = 0
     return probabilities, entry.objects
@@ -79,7 +79,7 @@ def _foreground(
 
 def _overlap(model: Model, entry: AnnotatedImage) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Give the probability of class 1 and the classes annotated, where they count, (1, n)."""
-    probabilities = foreground(softmax(infer(model, entry.image)))
+    probabilities = foreground(softmax(infer(model, entry.image))[1:])
     return _counted(probabilities, entry), _counted(entry.semantic, entry)
 
 

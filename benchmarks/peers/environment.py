@@ -5,7 +5,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.subject import ROOT
+
 FOLDER = ROOT / "build" / "peers"
 PYTHON = FOLDER / "bin" / "python"
 SAME = ("numpy", "pillow", "pydantic", "scipy")

@@ -30,7 +30,7 @@ GAIN = 1.05
 """What twice as many tiles a run must add to the speed of a device, or it is not worth its
 memory, nor the time that other images wait."""
 MOST_FAILURES = 3
-"""Images in a row that a model fails on before it counts as broken."""
+"""Images in a row that a model fails on before it counts as broken; of a device, turns."""
 SMOOTHING = 0.2
 """Share of the last turn in what is known of a model's speed."""
 MAPS = 5
@@ -81,6 +81,10 @@ class Loaded:
         """Those of the devices that take turns."""
         numbered = enumerate(self._runtimes)
         return [each for number, each in numbered if each and number not in self._retired]
+
+    def runs_on(self, device: int) -> bool:
+        """Whether a device takes its turns: where none does any more, each says so."""
+        return self._runtimes[device] is not None or not self.runtimes
 
     def runtime_on(self, device: int) -> Runtime:
         """Give that of a device.

@@ -51,7 +51,7 @@ class Reload:
         self._seen: dict[Path, Stamp] = {}
 
     def open_all(self) -> None:
-        """Open every artefact before anything is served; a bad one takes the place of no good one.
+        """Open every artefact before anything is served; none may be bad: no older one is there.
 
         Raises:
             ArtefactError: if the folder holds none, or one cannot be served.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.architecture import Architecture
 from model.geometry import Geometry
-from model.tiling import Plan, Region, extract, stitch
+from model.tiling import Plan, Region, extract, place
 from tests.conftest import graph_of, network_of
 
 Run = Callable[[int, NDArray[Any]], NDArray[Any]]
@@ -59,7 +59,9 @@ def whole(run: Run, depth: int, image: NDArray[Any]) -> NDArray[Any]:
 def tiled(run: Run, depth: int, image: NDArray[Any], plan: Plan) -> NDArray[Any]:
     outputs = [run(depth, extract(image, tile.input_region)) for tile in plan.tiles]
     canvas = np.full((2, *plan.region.shape), np.nan, outputs[0].dtype)
-    return stitch(plan, outputs, canvas)
+    for tile, output in zip(plan.tiles, outputs, strict=True):
+        place(plan, tile, output, canvas)
+    return canvas
 
 
 def image_of(height: int, width: int) -> NDArray[np.float64]:

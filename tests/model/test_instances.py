@@ -267,11 +267,12 @@ def test_a_rule_that_cannot_be_followed_is_refused(fields: dict[str, float]) -> 
 def test_foreground_is_every_class_but_the_first() -> None:
     probabilities = np.random.default_rng(0).dirichlet((1, 1, 1), (5, 6)).astype(np.float32)
     by_class = probabilities.transpose(2, 0, 1)
-    np.testing.assert_allclose(foreground(by_class), by_class[1:].sum(axis=0), atol=1e-6)
+    np.testing.assert_allclose(foreground(by_class[1:]), 1 - by_class[0], atol=1e-6)
+    np.testing.assert_array_equal(foreground(by_class[2:]), by_class[2])
 
 
 def test_foreground_of_a_single_map_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(K, H, W\)"):
+    with pytest.raises(ValueError, match=r"\(K - 1, H, W\)"):
         foreground(np.zeros((4, 4), np.float32))
 
 

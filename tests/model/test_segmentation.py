@@ -1,6 +1,5 @@
 """One image through a model: every tiling gives the same label map."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -225,9 +224,6 @@ def test_an_image_without_foreground_has_no_objects(rule: InstanceRule | None) -
     assert objects.shape == (5, 6)
     assert not objects.ids.any()
     assert objects.classes.size == 0
-
-
-Separate = Callable[[NDArray[np.float32], float, InstanceRule], NDArray[np.int32]]
 
 
 @pytest.mark.parametrize(("threshold", "used"), [(0.3, 0.3), (None, 0.5)])

@@ -628,6 +628,35 @@ def test_an_image_that_fails_on_several_devices_at_a_time_is_one_failure() -> No
     assert model._failures == 1
 
 
+def test_a_device_that_does_not_run_a_model_runs_others_and_is_not_to_blame() -> None:
+    engine = Engine(devices=2)
+    sound = RecordingRuntime("cuda", "cuda:1")
+    partial_, whole = (
+        Loaded([first, sound], square(EDGE), engine.retired)
+        for first in (None, RecordingRuntime("cuda", "cuda:0"))
+    )
+    for model in (partial_, whole):
+        model.state = "ready"
+
+    async def submit() -> None:
+        left = asyncio.ensure_future(engine.segment(partial_, work(1, tiles=1)))
+        done = asyncio.ensure_future(engine.segment(whole, work(2, tiles=1)))
+        await asyncio.sleep(0)  # both are in the row
+        engine._workers[0].start()
+        try:
+            async with asyncio.timeout(10):
+                await done
+                assert engine.backlog().images == 1
+                engine._workers[1].start()
+                await left
+        finally:
+            engine.stop()
+
+    asyncio.run(submit())
+    assert sound.runs == [(1,)]
+    assert engine._failures == [0, 0]
+
+
 def test_tiles_that_wait_are_shared_by_the_devices() -> None:
     engine, model = two_devices(RecordingRuntime("cuda"), RecordingRuntime("cuda"))
     kind = (model, (EDGE, EDGE), "labels")

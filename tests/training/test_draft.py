@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.architecture import Architecture
-from model.artefact import Manifest
+from model.artefact import Artefact, Manifest
 from model.errors import DatasetError
 from model.intensity import IntensityRule
 from tests.training.files import noise, stripes, write_many, write_pair
@@ -101,7 +101,14 @@ class TestWhatIsInherited:
 
     def child(self, folder: Path, dataset: Dataset, parent: Manifest, **asked: Any) -> Manifest:
         settings = make_settings(folder / "child", data=dataset.path, **asked)
-        return draft_manifest(settings, make_plan(), dataset, *split(dataset, 4, 1), parent)
+        artefact = Artefact(folder / "parent.onnx", "5" * 64, parent)
+        return draft_manifest(settings, make_plan(), dataset, *split(dataset, 4, 1), artefact)
+
+    def test_the_file_that_it_begins_from_is_named(self, tmp_path: Path) -> None:
+        dataset = write_many(tmp_path / "data", 4)
+        parent = draft(tmp_path, dataset)
+        assert self.child(tmp_path, dataset, parent).training.began_from == "5" * 64
+        assert not parent.training.began_from
 
     def test_images_that_the_parent_was_trained_on_were_trained_on(self, tmp_path: Path) -> None:
         first, second = write_many(tmp_path / "a", 4), classes(tmp_path / "b", 3)
@@ -120,7 +127,11 @@ class TestWhatIsInherited:
     @pytest.mark.parametrize(
         ("own", "theirs", "expected"),
         [
-            ({}, {"licence": "CC BY", "citation": "A 2020"}, ("CC BY", "A 2020")),
+            (
+                {},
+                {"licence": "CC BY", "citation": "A 2020"},
+                ("unknown; began from my-run: CC BY", "began from my-run: A 2020"),
+            ),
             ({"licence": "CC0", "citation": "B 2021"}, {"licence": "CC0"}, ("CC0", "B 2021")),
             (
                 {"licence": "CC0", "citation": "B 2021"},

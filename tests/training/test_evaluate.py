@@ -280,12 +280,19 @@ class TestRead:
             labels = entry.semantic.copy()
             labels[48:82, 58:102] = 9
             write_pair(tmp_path, entry.image[0], labels, entry.name)
-        record = oracle().manifest.training.model_copy(update={"ignore": 9})
+        trained_on = read_dataset(tmp_path, "semantic", 9).sha256()
+        update = {"ignore": 9, "data_sha256": trained_on}
+        record = oracle().manifest.training.model_copy(update=update)
         trained, asked = oracle(training=record), oracle()
         found = evaluate(trained, read_for(trained, tmp_path))
         assert found.as_dict() == evaluate(asked, read_for(asked, tmp_path, 9)).as_dict()
         assert found.scores["pixel_error"].value == 0.0
         assert read_for(trained, tmp_path, 1).ignore == 1
+
+    def test_an_ignored_value_says_nothing_about_other_data(self, tmp_path: Path) -> None:
+        write_pair(tmp_path, squares("a").image[0], 9 * squares("a").semantic, "a")
+        record = oracle().manifest.training.model_copy(update={"ignore": 9})
+        assert read_for(oracle(training=record), tmp_path).ignore is None
 
 
 class TestChoice:

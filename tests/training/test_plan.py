@@ -49,6 +49,7 @@ def census(**changes: Any) -> Census:
         "diameters": (20.0, 25.0, 30.0),
         "typical_diameters": (24.0, 26.0),
         "median_gap": 9.0,
+        "concentration": 0.05,
         "touching": 0.25,
     }
     return Census(**(fields | changes))
@@ -85,7 +86,7 @@ class TestReasons:
             ("ridges", False),
             ("object_share", 0.0),
             ("largest_zoom", 1.0),
-            ("main_score", "iou"),
+            ("main_score", "ap50"),
             ("elastic", False),
         ],
     )
@@ -337,14 +338,15 @@ class TestMainScore:
         assert plan.reasons["main_score"] == "labels are ids of objects"
 
     @pytest.mark.parametrize(
-        ("foreground", "gap", "expected"),
-        [(0.5, 3.0, "v_rand"), (0.8, 0.0, "v_rand"), (0.49, 3.0, "iou"), (0.8, None, "iou")],
+        ("foreground", "concentration", "expected"),
+        [(0.5, 0.1, "v_rand"), (0.8, 0.49, "v_rand"), (0.49, 0.1, "iou"), (0.8, 0.5, "iou")],
     )
     def test_of_two_classes_it_is_v_rand_where_cells_fill_the_image_side_by_side(
-        self, foreground: float, gap: float | None, expected: str
+        self, foreground: float, concentration: float, expected: str
     ) -> None:
-        shares = (1 - foreground, foreground)
-        plan = plan_of(census(label_kind="semantic", class_shares=shares, median_gap=gap))
+        """One region that fills it is divided by nothing, whatever specks lie beside it."""
+        counted = {"class_shares": (1 - foreground, foreground), "concentration": concentration}
+        plan = plan_of(census(label_kind="semantic", **counted))
         assert plan.main_score == expected
         assert f"{foreground:.1%} of the pixels" in plan.reasons["main_score"]
 
@@ -358,6 +360,11 @@ class TestMainScore:
         counted = census(label_kind="semantic", num_classes=3, class_shares=(0.4, 0.3, 0.3))
         with pytest.raises(DatasetError, match=f"--main-score {score} .* have 3 classes; .*iou"):
             plan_of(counted, main_score=score)
+
+    @pytest.mark.parametrize("score", ["iou", "v_rand"])
+    def test_of_ids_of_objects_no_score_is_taken_that_leaves_them_untold(self, score: str) -> None:
+        with pytest.raises(DatasetError, match=f"--main-score {score} would leave the objects"):
+            plan_of(main_score=score)
 
     def test_a_plan_of_before_it_was_chosen_leaves_it_to_the_kind_of_labels(self) -> None:
         fields = plan_of().model_dump(exclude={"main_score"})

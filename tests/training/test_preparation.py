@@ -15,7 +15,7 @@ from tests.training.small import CPU, make_plan, make_settings
 from training.data.dataset import Dataset, digest, read_dataset
 from training.data.split import split
 from training.draft import draft_manifest
-from training.preparation import begin, examine, require_same_data, require_unseen
+from training.preparation import begin, examine, require_same_origin, require_unseen
 from training.run.distributed import World
 from training.run.folder import RunFolder
 
@@ -112,9 +112,18 @@ class TestASettledRun:
     def test_other_data_than_that_of_the_run_before_is_refused(self, tmp_path: Path) -> None:
         dataset, other = write_many(tmp_path / "a", 4), write_many(tmp_path / "b", 5)
         draft = manifest_of(NETWORK, training=record_of(dataset, 1))
-        require_same_data(draft, parent_of(dataset, 2))
+        require_same_origin(draft, parent_of(dataset, 2))
         with pytest.raises(CheckpointError, match=r"was settled on other data, b: .* of a\."):
-            require_same_data(draft, parent_of(other, 1))
+            require_same_origin(draft, parent_of(other, 1))
+
+    @pytest.mark.parametrize("began_from", [("", "1" * 64), ("1" * 64, ""), ("1" * 64, "2" * 64)])
+    def test_another_beginning_than_that_of_the_run_before_is_refused(
+        self, tmp_path: Path, began_from: tuple[str, str]
+    ) -> None:
+        dataset = write_many(tmp_path / "a", 4)
+        draft, settled = (parent_of(dataset, 1, began_from=each) for each in began_from)
+        with pytest.raises(CheckpointError, match="do not begin from the same parameters"):
+            require_same_origin(draft, settled)
 
     def test_it_does_not_begin_on_other_data(
         self, tmp_path: Path, make_artefact: MakeArtefact

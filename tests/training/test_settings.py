@@ -15,7 +15,6 @@ from training.data.dataset import read_dataset
 from training.data.split import split
 from training.settings import SAMPLES, FitSettings, explain
 
-NOT_REPEATED = {"data", "out", "resume", "plan_only"}
 NOT_ASKED = {"ridges": None, "elastic": True}
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1).filter(
     lambda text: not text.startswith("-")

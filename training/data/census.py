@@ -86,6 +86,9 @@ class Census:
     median_gap: float | None
     """Median distance to the nearest other object in px, over objects with one within `REACH`:
     background between them, 0 where they touch. None where no object has a neighbour."""
+    concentration: float
+    """Chance that two pixels of objects of an image lie in the same one, the median over images
+    with objects: 1 where each has one object, and without any."""
     touching: float
     """Share of the objects that touch another one of their class."""
 
@@ -178,6 +181,7 @@ def summarise(facts: Iterable[ImageFacts], label_kind: LabelKind, num_classes: i
         diameters=_diameters(areas),
         typical_diameters=_typical_diameters(facts),
         median_gap=float(np.median(gaps)) if len(gaps) else None,
+        concentration=_concentration(facts),
         touching=float(np.mean(np.concatenate([entry.objects.touches for entry in facts])))
         if len(areas)
         else 0.0,
@@ -202,6 +206,11 @@ def _typical_diameters(facts: Sequence[ImageFacts]) -> tuple[float, float] | Non
         return None
     small, large = np.percentile(medians, (PERCENTILES[0], PERCENTILES[-1]))
     return float(small), float(large)
+
+
+def _concentration(facts: Sequence[ImageFacts]) -> float:
+    shares = [areas / areas.sum() for entry in facts if len(areas := entry.objects.areas)]
+    return float(np.median([np.square(share).sum() for share in shares])) if shares else 1.0
 
 
 def _consecutive(objects: IntArray) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

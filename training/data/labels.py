@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from model.components import components_by_class
 from model.errors import DatasetError
 
 IntArray = NDArray[np.integer[Any]]
@@ -27,15 +27,8 @@ def objects_of(semantic: IntArray) -> NDArray[np.int32]:
         DatasetError: A class is negative.
     """
     require_ids(semantic=semantic)
-    objects = np.zeros(semantic.shape, np.int32)
-    count = 0
-    for label in np.flatnonzero(np.bincount(semantic.ravel())):
-        if label == 0:
-            continue
-        components, found = ndimage.label(semantic == label)
-        objects += np.where(components > 0, components + count, 0)
-        count += found
-    return objects
+    ids, _ = components_by_class(semantic)
+    return ids
 
 
 def require_labels(**arrays: IntArray) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from model.artefact import Manifest
 from model.errors import DatasetError
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
-from training.data.split import split
+from training.data.split import hold_out
 
 Source = dict[str, Any]
 """What reads the data again and divides it as before; a checkpoint keeps it."""
@@ -52,7 +52,7 @@ def find_images(source: Source | None, manifest: Manifest, data: Path | None) ->
         )
     if source is None:
         return _told_apart(dataset, manifest)
-    return Images(*split(dataset, source["folds"], source["fold"]))
+    return Images(*hold_out(dataset, source["folds"], source["fold"]))
 
 
 def _told_apart(dataset: Dataset, manifest: Manifest) -> Images:

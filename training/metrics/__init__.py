@@ -9,14 +9,13 @@
 - `evaluation`, `table`: what an artefact is told by, and how people read it
 """
 
-from training.metrics.masks import BestOverlap, mean_iou, pixel_error, sweep_overlap
+from training.metrics.masks import BestOverlap, mean_iou, sweep_overlap
 from training.metrics.partition import BestThreshold, sweep_thresholds
 
 __all__ = [
     "BestOverlap",
     "BestThreshold",
     "mean_iou",
-    "pixel_error",
     "sweep_overlap",
     "sweep_thresholds",
 ]

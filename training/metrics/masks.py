@@ -136,12 +136,6 @@ def boundary(mask: Mask) -> Mask:
     return np.asarray(mask & ~ndimage.binary_erosion(mask))
 
 
-def pixel_error(labels: IntArray, reference: IntArray, ignored: Mask | None = None) -> float:
-    """Give the share of pixels whose class differs; see `Confusion`."""
-    num_classes = int(max(labels.max(initial=0), reference.max(initial=0))) + 1
-    return Confusion.of(labels, reference, num_classes, ignored).pixel_error
-
-
 def mask_quotients(
     labels: IntArray, reference: IntArray, num_classes: int, ignored: Mask | None = None
 ) -> Quotients:

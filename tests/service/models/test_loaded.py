@@ -252,6 +252,16 @@ def test_a_device_on_which_it_does_not_warm_up_does_not_run_it(lost: int) -> Non
         model.runtime_on(lost)
 
 
+def test_a_device_that_does_not_run_it_leaves_its_tiles_to_others_as_long_as_there_are() -> None:
+    retired = set[int]()
+    runtimes = [RecordingRuntime("cuda", f"cuda:{number}") for number in range(2)]
+    model = Loaded([refusing(runtimes[0]), runtimes[1]], FEW, retired)
+    model.warm_up(threading.Event())
+    assert [model.runs_on(device) for device in (0, 1)] == [False, True]
+    retired.add(1)
+    assert model.runs_on(0)  # to say that it does not, so that nobody waits
+
+
 def test_a_model_that_warms_up_on_no_device_stays_failed() -> None:
     model = warmed_up(refusing(RecordingRuntime("cuda")), refusing(RecordingRuntime("cuda")))
     model.note_turn(1, 1.0)

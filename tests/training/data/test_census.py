@@ -10,7 +10,16 @@ from scipy import ndimage
 
 from model.errors import DatasetError
 from tests.training.files import noise, write_pair
-from training.data.census import REACH, Census, measure, measure_objects, summarise, take_census
+from training.data.census import (
+    REACH,
+    Census,
+    ImageFacts,
+    ObjectFacts,
+    measure,
+    measure_objects,
+    summarise,
+    take_census,
+)
 from training.data.dataset import AnnotatedImage, read_dataset
 from training.data.labels import objects_of
 from training.data.split import Regions, split
@@ -76,6 +85,18 @@ def test_the_median_gap_counts_touching_objects_as_zero() -> None:
     census = take_census([annotated(np.array([[1, 2, 0, 0, 0, 0, 3]]))])
     assert census.median_gap == 0.0
     assert census.touching == pytest.approx(2 / 3)
+
+
+def test_the_concentration_is_that_of_the_median_image_with_objects() -> None:
+    def areas(*found: int) -> ImageFacts:
+        none = np.zeros(len(found), np.int64)
+        gaps = np.full(len(found), np.inf)
+        objects = ObjectFacts(none, np.array(found, int), none + 1, none, gaps, none > 0)
+        return ImageFacts("a", (1, 9, 9), "uint8", 0, 1, np.array([60, 21]), objects)
+
+    images = [areas(7), areas(6, 2), areas(5, 5), areas()]
+    assert summarise(images, "semantic", 2).concentration == (0.75**2 + 0.25**2)
+    assert summarise([areas()], "semantic", 2).concentration == 1
 
 
 def test_objects_that_meet_at_a_corner_do_not_touch() -> None:

@@ -22,7 +22,6 @@ from training.metrics.masks import (
     boundary,
     mask_quotients,
     mean_iou,
-    pixel_error,
     sweep_overlap,
 )
 from training.metrics.partition import THRESHOLDS
@@ -46,7 +45,7 @@ def one_hot(*masks: Mask) -> tuple[Tensor, ...]:
 
 def test_pixel_error_is_the_share_of_pixels_that_differ() -> None:
     labels = np.array([[0, 1, 1, 0]])
-    assert pixel_error(labels, np.array([[0, 1, 0, 0]])) == 0.25
+    assert Confusion.of(labels, np.array([[0, 1, 0, 0]]), 2).pixel_error == 0.25
 
 
 def test_ignored_pixels_count_for_no_score_of_pixels() -> None:
@@ -59,7 +58,7 @@ def test_ignored_pixels_count_for_no_score_of_pixels() -> None:
 
 def test_where_every_pixel_is_ignored_there_is_no_pixel_error() -> None:
     labels = np.ones((2, 2), int)
-    assert math.isnan(pixel_error(labels, labels, np.ones((2, 2), bool)))
+    assert math.isnan(Confusion.of(labels, labels, 2, np.ones((2, 2), bool)).pixel_error)
 
 
 def test_the_confusion_counts_what_was_found_by_what_was_annotated() -> None:
