@@ -1,6 +1,7 @@
 """The end of a run: the best checkpoint becomes an artefact with its threshold, rule and scores."""
 
 import shlex
+import sys
 
 from model.artefact import Artefact, Manifest, pack
 from model.runtime import Runtime
@@ -34,7 +35,8 @@ def finish(
         print(f"\n{folder.model} on {len(prepared.validation)} validation images, as it is served:")
         print(table(evaluation, [entry.name for entry in draft.classes]))
         print(f"\nreport  {folder.report}")
-    print(f"serve   UNET_SERVICE_MODEL_DIR={shlex.quote(str(folder.path))} python -m service")
+    python, models = shlex.quote(sys.executable), shlex.quote(str(folder.path))
+    print(f"serve   UNET_SERVICE_MODEL_DIR={models} {python} -m service")
 
 
 def with_scores_of(manifest: Manifest, settled: Artefact) -> Manifest:

@@ -100,7 +100,7 @@ class TestARun:
         assert plan.model_dump(mode="json") == checkpoint.load(run.folder / "best.pt")["plan"]
 
     def test_it_says_how_to_serve_its_model(self, run: Run) -> None:
-        command = f"UNET_SERVICE_MODEL_DIR='{run.folder}' python -m service"
+        command = f"UNET_SERVICE_MODEL_DIR='{run.folder}' {sys.executable} -m service"
         assert run.printed.splitlines()[-1].endswith(command)
 
 
@@ -486,6 +486,18 @@ class TestCrossValidation:
         scores = json.loads((tmp_path / "folds.json").read_text())["ap50"]
         assert scores["mean"] == pytest.approx(sum(scores["folds"]) / 2)
         assert "mean over 2 folds" in capsys.readouterr().out
+
+    def test_a_fold_that_cannot_be_scored_is_refused_before_any_is_trained(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for number in range(4):
+            labels = np.zeros((64, 64), np.uint8)
+            labels[8:40, 8:40] = number != 3
+            write_pair(tmp_path / "data", noise((64, 64)), labels, f"t{number}")
+        words = [str(tmp_path / "data"), "--out", str(tmp_path / "out"), *SMALLEST, "--folds", "4"]
+        assert main([*words, "--cross-validate"]) == 1
+        assert "fold 3 of 4 leaves no object to validate on" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
     def test_resumed_it_takes_finished_folds_goes_on_with_begun_ones_and_begins_the_others(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
