@@ -84,6 +84,12 @@ def test_the_table_shows_the_spread_and_what_was_not_run() -> None:
     assert "1 px" not in page
 
 
+def test_the_page_and_the_plot_are_those_of_the_kept_result() -> None:
+    result = json.loads(ablation.RESULT.read_text())
+    assert ablation.TABLE.read_text() == ablation.table(result)
+    assert ablation.PLOT.read_text() == ablation.plot(result)
+
+
 def test_labels_of_objects_are_judged_by_objects_and_the_page_says_that_ridges_are_drawn() -> None:
     result = result_of([(0, "both", 0.5)])
     for row in result["rows"]:
