@@ -15,7 +15,7 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     Returns:
         (H, W) ids from 1, 0 outside of the mask, and how many there are.
     """
-    # Imported on first use: it takes as long as all else that the service imports at its start.
+    # Imported on first use: nothing else that the service imports takes as long.
     from scipy import ndimage
 
     ids = np.zeros(mask.shape, np.int32)

@@ -28,8 +28,6 @@ MEMORY_SHARE = 0.5
 PASSES = 150
 """Times that a run looks at every pixel, if that is neither few steps nor very many."""
 FEWEST_STEPS, MOST_STEPS = 2000, 12000
-MOST_CONCENTRATED = 0.5
-"""Of two pixels of foreground, chance to lie in one object, from which on nothing is divided."""
 BORDER_WIDTHS = 1.4
 """A border of this many sigma, d1 + d2 together, weighs exp(−0.98) = 0.38 of w0."""
 BFLOAT16_CPUS = ("avx512_bw", "avx10_1", "bf16")
@@ -44,6 +42,8 @@ LEAST_SIGMA = 3.0
 LEAST_ZOOM, MOST_ZOOM = 1.1, 2.0
 LEAST_FILLED = 0.5
 """Share of the pixels that cells fill, from which on what counts is how borders divide them."""
+MOST_CONCENTRATED = 0.5
+"""Of two pixels of foreground, chance to lie in one object, from which on nothing is divided."""
 
 
 class Plan(BaseModel):

@@ -167,6 +167,7 @@ class TestDropout:
         loop = make_loop(make_settings(tmp_path))
         assert isinstance(loop.descent.network.dropout, TileDropout)
         assert loop.descent.network.dropout.probability == DROPOUT
+        assert loop.descent.network.dropout.device == loop.sampler.device
 
     def test_every_tile_is_named_by_seed_step_and_place(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
