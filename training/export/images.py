@@ -9,6 +9,7 @@ from model.artefact import Manifest
 from model.errors import DatasetError
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
 from training.data.split import hold_out
+from training.validation import MOST_SETTLING, spread_over
 
 Source = dict[str, Any]
 """What reads the data again and divides it as before; a checkpoint keeps it."""
@@ -20,6 +21,8 @@ class Images:
 
     training: Sequence[AnnotatedImage]
     validation: Sequence[AnnotatedImage]
+    """Where a network was trained on every image, some of those: a precision is held against
+    another on them, and no score comes of it."""
 
 
 def find_images(source: Source | None, manifest: Manifest, data: Path | None) -> Images:
@@ -58,6 +61,8 @@ def find_images(source: Source | None, manifest: Manifest, data: Path | None) ->
 def _told_apart(dataset: Dataset, manifest: Manifest) -> Images:
     trained_on = set(manifest.training.training_sha256)
     seen = [digest(dataset[index]) in trained_on for index in range(len(dataset))]
+    if all(seen) and not manifest.training.validation_images:
+        return Images(dataset, spread_over(dataset, MOST_SETTLING))
     training = dataset.subset(index for index, was in enumerate(seen) if was)
     validation = dataset.subset(index for index, was in enumerate(seen) if not was)
     if not training or not validation:

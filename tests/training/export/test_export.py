@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.architecture import Architecture
-from model.artefact import Manifest, Precision, read_manifest
+from model.artefact import Manifest, Precision, pack, read_manifest
 from model.errors import CheckpointError, DatasetError, ParityError
 from model.instances import InstanceRule
 from model.network import UNet
@@ -23,7 +23,7 @@ from tests.training.networks import (
     state_of,
     write_spots,
 )
-from training.data.dataset import read_dataset
+from training.data.dataset import digest, read_dataset
 from training.export.__main__ import main
 from training.export.gate import export_scored, passed, variants_of
 from training.export.graph import export_graph
@@ -333,6 +333,25 @@ class TestOfAnArtefact:
         images = find_images(trained.source, trained.manifest, spots / "data")
         assert [entry.name for entry in images.training] == ["t0", "t2"]
         assert [entry.name for entry in images.validation] == ["t1"]
+
+    def test_one_that_saw_every_image_is_held_against_itself_on_those(
+        self, spots: Path, tmp_path: Path, artefact: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path, data = tmp_path / "whole.onnx", artefact.read_bytes()
+        manifest = Runtime(artefact, "cpu").manifest
+        digests = tuple(digest(entry) for entry in read_dataset(spots / "data"))
+        update = {"training_sha256": digests, "validation_images": ()}
+        record = manifest.training.model_copy(update=update)
+        graph = data[: manifest.graph_bytes]
+        path.write_bytes(pack(graph, manifest.model_copy(update={"training": record})))
+        out = tmp_path / "int8.onnx"
+        words = [str(path), str(out), "--precision", "int8", "--data", str(spots / "data")]
+        assert main(words) == 0
+        assert "trained on every image" in capsys.readouterr().out
+        found = Runtime(out, "cpu").manifest
+        assert found.decision_threshold == manifest.decision_threshold
+        assert found.scores is not None
+        assert (found.scores.images, set(found.scores.values)) == ((), {"gate"})
 
     def test_its_images_are_read_with_the_value_that_was_ignored(
         self, spots: Path, artefact: Path
