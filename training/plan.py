@@ -40,6 +40,8 @@ short runs on nuclei with one seed: AP as good as with the paper's 10 and full b
 LEAST_SIGMA = 3.0
 """So that a ridge's neighbourhood weighs too where most objects touch, in px."""
 LEAST_ZOOM, MOST_ZOOM = 1.1, 2.0
+MOST_SATURATED = 0.1
+"""Share of the rarest class that the percentiles may cut off, if all of it were that bright."""
 LEAST_FILLED = 0.5
 """Share of the pixels that cells fill, from which on what counts is how borders divide them."""
 MOST_CONCENTRATED = 0.5
@@ -211,7 +213,12 @@ def _intensity(census: Census) -> Chosen:
     if census.low < 0 and all(not name.startswith("float") for name in census.dtypes):
         rule = IntensityRule(kind="range", low=census.low, high=census.high)
         return rule, "signed values are calibrated: they mean the same in every image"
-    return IntensityRule(), "each image's own percentiles: exposure does not matter"
+    rule = IntensityRule()
+    cut = MOST_SATURATED * 100 * _rarest(census)
+    if not 0 < cut < rule.low:
+        return rule, "each image's own percentiles: exposure does not matter"
+    rule = IntensityRule(low=round(cut, 4), high=round(100 - cut, 4))
+    return rule, "each image's own percentiles, so far out that few objects are saturated by them"
 
 
 def _border_weight(*, ridges: bool) -> Chosen:
@@ -235,13 +242,16 @@ def _ridges(census: Census) -> Chosen:
 
 
 def _object_share(census: Census) -> Chosen:
-    foreground = 1 - census.class_shares[0]
-    if foreground >= 0.3:
-        return 0.0, f"{foreground:.0%} of the pixels are of objects: any place will do"
-    return (
-        0.5,
-        f"{foreground:.1%} of the pixels are of objects: half of the tiles are centred on one",
-    )
+    share = _rarest(census)
+    of = "objects" if census.num_classes == 2 else "the rarest class"
+    if share >= 0.3:
+        return 0.0, f"{share:.0%} of the pixels are of {of}: any place will do"
+    return 0.5, f"{share:.1%} of the pixels are of {of}: half of the tiles are centred on an object"
+
+
+def _rarest(census: Census) -> float:
+    """Give the share of the rarest class but background; 0 where there is none."""
+    return min((share for share in census.class_shares[1:] if share > 0), default=0.0)
 
 
 def _main_score(census: Census) -> Chosen:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -251,6 +252,21 @@ class TestSteps:
 
 
 class TestIntensity:
+    def test_sparse_spots_are_not_cut_off_with_the_noise(self) -> None:
+        plan = plan_of(census(class_shares=(0.998, 0.002)))
+        assert plan.intensity == IntensityRule(low=0.02, high=99.98)
+        image = np.random.default_rng(0).normal(100, 5, (1, 500, 500)).astype(np.float32)
+        image[0, :10, :25], image[0, 10:20, :25] = 1000, 3000
+        scale = plan.intensity.measure(image)
+        assert scale.high == 3000
+        assert scale.apply(np.float32([1000]))[0] < 0
+
+    @pytest.mark.parametrize("share", [0.0, 0.05, 0.8])
+    def test_of_objects_that_are_no_sparse_spots_half_a_percent_is_cut_off(
+        self, share: float
+    ) -> None:
+        assert plan_of(census(class_shares=(1 - share, share))).intensity == IntensityRule()
+
     @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
     def test_it_is_of_each_image_whatever_its_type(self, dtype: str) -> None:
         plan = plan_of(census(dtypes=(dtype,), low=-3.0 if dtype == "float32" else 0.0))
@@ -311,8 +327,20 @@ class TestTiles:
         plan = plan_of(census(class_shares=(1 - share, share)))
         assert plan.object_share == expected
 
-    def test_the_share_is_that_of_all_classes_but_background(self) -> None:
-        assert plan_of(census(class_shares=(0.6, 0.2, 0.2), num_classes=3)).object_share == 0.0
+    @pytest.mark.parametrize(
+        ("shares", "expected"), [((0.39, 0.6, 0.01), 0.5), ((0.3, 0.3, 0.4), 0.0)]
+    )
+    def test_the_share_is_that_of_the_rarest_class(
+        self, shares: tuple[float, ...], expected: float
+    ) -> None:
+        plan = plan_of(census(label_kind="semantic", class_shares=shares, num_classes=3))
+        assert plan.object_share == expected
+        assert "of the rarest class" in plan.reasons["object_share"]
+
+    def test_a_class_that_no_image_has_is_not_the_rarest(self) -> None:
+        shares = (0.5, 0.5, 0.0)
+        plan = plan_of(census(label_kind="semantic", class_shares=shares, num_classes=3))
+        assert plan.object_share == 0.0
 
     @pytest.mark.parametrize(
         ("small", "large", "zoom"), [(10, 10, 1.1), (10, 12.1, 1.1), (10, 22.5, 1.5), (5, 100, 2.0)]

@@ -42,7 +42,9 @@ def _write(arguments: argparse.Namespace) -> None:
         variants = export_scored(path, precision, arguments.data, force=arguments.force)
     except DatasetError as exc:
         if precision == "int8" or arguments.data is not None:
-            raise
+            raise  # there are no tiles to calibrate on; or the wrong ones were named
+        if precision != "fp32" and not arguments.force:
+            raise DatasetError(f"{exc} Or write the file unscored, with --force.") from exc
         arguments.out.write_bytes(export(path, precision))
         print(f"{arguments.out} is written and was not scored. {exc}", file=sys.stderr)
         return
@@ -66,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, help="the data trained on, if it lies elsewhere by now"
     )
     parser.add_argument(
-        "--force", action="store_true", help=f"write a file that loses more than {LARGEST_LOSS}"
+        "--force",
+        action="store_true",
+        help=f"write a file that loses more than {LARGEST_LOSS}, or that cannot be scored",
     )
     parser.add_argument(
         "--table", action="store_true", help="write no file: compare all precisions"

@@ -62,10 +62,11 @@ def passed(variant: Variant, exact: Variant, *, force: bool) -> Variant:
     failed = not wanted - found <= LARGEST_LOSS  # a score that is not a number fails, too
     if failed and not force:
         raise ParityError(
-            f"{variant.manifest.precision} has {name} {found:.4f} and fp32 has {wanted:.4f} on "
-            f"validation: more than {LARGEST_LOSS} are lost. Take another --precision, or --force."
+            f"{variant.manifest.precision} has {name} {found:.4f} and fp32 has {wanted:.4f} on the "
+            f"same images: more than {LARGEST_LOSS} are lost. Take another --precision, or --force."
         )
-    gate = {"score": name, "fp32": wanted, "this": found, "forced": failed}
+    seen = not variant.manifest.training.validation_images  # trained on every image
+    gate = {"score": name, "fp32": wanted, "this": found, "forced": failed, "seen": seen}
     scores = variant.manifest.scores or ScoreRecord(images=(), values={})
     noted = scores.model_copy(update={"values": scores.values | {"gate": gate}})
     return replace(variant, manifest=variant.manifest.model_copy(update={"scores": noted}))

@@ -130,7 +130,7 @@ def test_a_checkpoint_that_was_never_validated_is_refused(tmp_path: Path) -> Non
 def test_a_variant_passes_that_loses_little(score: float) -> None:
     found = passed(variant("int8", score), variant("fp32", 0.8), force=False)
     assert found.manifest.scores is not None
-    gate = {"score": "ap50", "fp32": 0.8, "this": score, "forced": False}
+    gate = {"score": "ap50", "fp32": 0.8, "this": score, "forced": False, "seen": False}
     assert found.manifest.scores.values == {"gate": gate}
 
 
@@ -163,7 +163,7 @@ def test_int8_is_written_with_its_own_scores_beside_those_of_float32(
     assert manifest.scores.images == ("t1",)
     assert manifest.scores.values["ap50"]["value"] > 0.9
     gate = manifest.scores.values["gate"]
-    assert gate == {"score": "ap50", "fp32": gate["fp32"], "this": gate["this"], "forced": False}
+    assert (gate["score"], gate["forced"], gate["seen"]) == ("ap50", False, False)
     assert [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()] == [
         "precision",
         "---",
@@ -221,7 +221,19 @@ def test_int8_without_its_data_is_refused_and_told_what_to_do(
     assert not out.exists()
 
 
-def test_float_without_its_data_is_written_and_said_to_be_unscored(
+def test_fp16_without_its_data_is_not_written_unless_by_force(
+    spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, path = tmp_path / "out.onnx", moved(spots, tmp_path)
+    assert main([str(path), str(out)]) == 1
+    assert "Or write the file unscored, with --force." in capsys.readouterr().err
+    assert not out.exists()
+    assert main([str(path), str(out), "--force"]) == 0
+    found = Runtime(out, "cpu").manifest
+    assert (found.precision, found.scores) == ("fp16", None)
+
+
+def test_fp32_without_its_data_is_written_and_said_to_be_unscored(
     spots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.onnx"
@@ -325,6 +337,7 @@ class TestOfAnArtefact:
         assert after.scores is not None
         assert after.scores.images == ("t1",)
         assert after.scores.values["gate"]["this"] > 0.9
+        assert not after.scores.values["gate"]["seen"]
 
     def test_its_training_images_calibrate_and_the_others_score(
         self, spots: Path, artefact: Path
@@ -352,6 +365,7 @@ class TestOfAnArtefact:
         assert found.decision_threshold == manifest.decision_threshold
         assert found.scores is not None
         assert (found.scores.images, set(found.scores.values)) == ((), {"gate"})
+        assert found.scores.values["gate"]["seen"]
 
     def test_its_images_are_read_with_the_value_that_was_ignored(
         self, spots: Path, artefact: Path
