@@ -283,7 +283,7 @@ class DatasetError(TrainingError):
 
 
 class CheckpointError(TrainingError):
-    """The checkpoint cannot be read or belongs to another run."""
+    """A file of the run cannot be read or written, or its checkpoint belongs to another run."""
 
     code = "checkpoint"
 
@@ -295,13 +295,13 @@ class LossNotFinite(TrainingError):
 
 
 class OutOfMemory(TrainingError):
-    """A training step does not fit the memory."""
+    """The run does not fit the memory."""
 
     code = "out-of-memory"
 
 
 class TrainingStopped(TrainingError):
-    """A signal asked the run to stop; it can be resumed."""
+    """A signal, whose number it has, asked the run to stop; it can be resumed."""
 
     code = "training-stopped"
 

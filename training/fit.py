@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import statistics
 import sys
@@ -14,7 +13,6 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 from torch import nn
 
-from model.artefact import Manifest
 from model.errors import CheckpointError, DeviceError, TrainingStopped, UNetError
 from model.geometry import Geometry
 from model.network import UNet
@@ -30,11 +28,13 @@ from training.run.arithmetic import laid_out
 from training.run.distributed import World, join
 from training.run.folder import RunFolder
 from training.run.identity import Identity, fixed_settings, require_same_run
+from training.run.interruption import Terminated, memory_errors_explained, termination_raised
 from training.run.loop import Loop
-from training.run.progress import Progress, Validate, Validation
+from training.run.progress import Progress, Settled, Validate, Validation
+from training.run.storage import stored
+from training.run.writing import write
 from training.settings import FitSettings, explain
 from training.tiles.augmentation import Sampler
-from training.tiles.store import prepare
 from training.validation import MOST_IMAGES, NetworkModel, settle, spread_over
 
 
@@ -51,17 +51,23 @@ def fit(settings: FitSettings) -> RunFolder:
 
 
 def run(settings: FitSettings, device: torch.device, world: World) -> RunFolder:
-    """Make an artefact together with the other processes, or only plan it."""
+    """Make an artefact together with the other processes, or only plan it.
+
+    Raises:
+        TrainingError: if the data does not do, or training cannot go on; the subclass says why.
+        Terminated: if SIGTERM came outside of the steps.
+    """
     folder = RunFolder(settings.out)
     if not settings.resume:
         require_no_run(folder)
     folder.path.mkdir(parents=True, exist_ok=True)
-    prepared = begin(settings, folder, device, world)
-    if not settings.plan_only:
-        progress = train(settings, prepared, device, world)
-        if world.leads:
-            conclude(settings, folder, prepared, progress)
-        world.wait()
+    with memory_errors_explained(), termination_raised(world):
+        prepared = begin(settings, folder, device, world)
+        if not settings.plan_only:
+            progress = train(settings, prepared, device, world)
+            if world.leads:
+                conclude(settings, folder, prepared, progress)
+            world.wait()
     return folder
 
 
@@ -80,16 +86,16 @@ def require_no_run(folder: RunFolder) -> None:
 def conclude(
     settings: FitSettings, folder: RunFolder, prepared: Prepared, progress: Progress
 ) -> None:
-    """Finish a trained run, or say how to go on where Ctrl-C ends that.
+    """Finish a trained run, or say how to go on where Ctrl-C or SIGTERM ends that.
 
     Raises:
-        KeyboardInterrupt: saying so.
+        KeyboardInterrupt: saying so; `Terminated`, if it was SIGTERM.
     """
     try:
         finish(settings, folder, prepared, progress)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         said = f"{folder.path} is trained; the same command with --resume goes on to score it."
-        raise KeyboardInterrupt(said) from None
+        raise type(exc)(said) from None
 
 
 def train(
@@ -116,17 +122,14 @@ def train(
         settings.source(),
         manifest.training.data_sha256,
     )
-    place = folder.store(world.rank)
-    try:
-        store = prepare(place, prepared.training, manifest.architecture, prepared.plan)
-        sampler = Sampler(store, prepared.plan, Geometry(settings.depth), settings.seed, device)
+    place, plan = folder.store(world.machine), prepared.plan
+    with stored(place, prepared.training, manifest.architecture, plan, world) as store:
+        sampler = Sampler(store, plan, Geometry(settings.depth), settings.seed, device)
         loop = Loop(network, sampler, validate, identity, settings, world)
         if settings.resume:
             loop.resume()
         world.say(f"on {device.type}, {world.size} process(es)")
         return loop.run()
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def require_resumable(
@@ -144,7 +147,9 @@ def require_resumable(
 def make_validate(prepared: Prepared, device: torch.device) -> Validate:
     """Score the network on validation images; or say what an earlier run settled on its own."""
     if (settled := prepared.settled) is not None:
-        found = settled_validation(settled.manifest)
+        rule = settled.manifest.instances
+        threshold = settled.manifest.decision_threshold
+        found = Settled(threshold, None if rule is None else rule.model_dump())
         return lambda _: found
     shown = spread_over(prepared.validation, MOST_IMAGES)
 
@@ -153,15 +158,6 @@ def make_validate(prepared: Prepared, device: torch.device) -> Validate:
         return settle(model, shown)
 
     return validate
-
-
-def settled_validation(manifest: Manifest) -> Validation:
-    """Give the main score, threshold and rule of a finished run."""
-    rule = None if manifest.instances is None else manifest.instances.model_dump()
-    values = {} if manifest.scores is None else manifest.scores.values
-    name = values.get("main", "")
-    value = values.get(name, {}).get("value") or 0.0
-    return Validation(name, value, manifest.decision_threshold, rule)
 
 
 def cross_validate(settings: FitSettings) -> None:
@@ -210,7 +206,7 @@ def compare(out: Path, folders: Sequence[RunFolder]) -> None:
     rows = {
         name: {"mean": statistics.mean(values), "folds": values} for name, values in found.items()
     }
-    (out / "folds.json").write_text(json.dumps(rows, indent=2) + "\n")
+    write(out / "folds.json", (json.dumps(rows, indent=2) + "\n").encode())
     if len(chosen_by) > 1:
         print(f"folds were judged by different scores: {', '.join(sorted(map(str, chosen_by)))}")
     print(f"\nmean over {len(folders)} folds, lowest and highest")
@@ -244,10 +240,10 @@ def main(words: Sequence[str] | None = None) -> int:
         cross_validate(settings) if settings.cross_validate else fit(settings)
     except TrainingStopped as exc:
         print(exc, file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return 128 + int(exc.numbers["signal"])
     except KeyboardInterrupt as exc:
         print(str(exc) or "Stopped.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (signal.SIGTERM if isinstance(exc, Terminated) else signal.SIGINT)
     except (UNetError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1

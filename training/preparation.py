@@ -17,6 +17,7 @@ from training.plan import Plan, free_memory, make_plan
 from training.run import checkpoint
 from training.run.distributed import World
 from training.run.folder import RunFolder
+from training.run.writing import write
 from training.settings import FitSettings
 
 
@@ -52,7 +53,7 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
     if world.leads:
         print(describe(dataset, training, validation))
         print(plan.describe())
-        folder.plan.write_text(plan.model_dump_json(indent=2) + "\n")
+        write(folder.plan, (plan.model_dump_json(indent=2) + "\n").encode())
     parent = None if settings.init is None else Runtime(settings.init, "cpu").artefact
     manifest = draft_manifest(settings, plan, dataset, training, validation, parent)
     if parent is not None:

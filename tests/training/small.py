@@ -1,6 +1,6 @@
 """Runs that take a second: images of discs, a plan of tiny tiles, and the loop on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from training.run.arithmetic import laid_out
 from training.run.distributed import World
 from training.run.identity import Identity
 from training.run.loop import Loop
-from training.run.progress import Validation
+from training.run.progress import Validate, Validation
 from training.settings import FitSettings
 from training.tiles.augmentation import Sampler
 from training.tiles.store import Store, StoredImage, prepare
@@ -108,7 +108,7 @@ def make_loop(
     asked: FitSettings,
     plan: Plan | None = None,
     images: Sequence[AnnotatedImage] = (discs(0), discs(1, (40, 44))),
-    validate: Callable[[nn.Module], Validation] = parity,
+    validate: Validate = parity,
     data: str = "of this data",
     network: nn.Module | None = None,
     world: World | None = None,

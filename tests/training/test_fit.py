@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ SMALLEST = ["--depth", "1", "--base-channels", "2", "--tile-edge", "44", *SHORT]
 @pytest.fixture(scope="module")
 def runtime(run: Run) -> Runtime:
     return Runtime(run.folder / "model.onnx", "cpu")
+
+
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """Let a signal that nothing handles fail the test, not end all of them."""
+
+    def fail(*_: Any) -> None:
+        pytest.fail("the process would have ended here")
+
+    before = signal.signal(signal.SIGTERM, fail)
+    yield
+    assert signal.signal(signal.SIGTERM, before) is fail
 
 
 @pytest.fixture
@@ -190,19 +203,24 @@ class TestResume:
         assert one.read_bytes() == other.read_bytes()
 
     @pytest.mark.usefixtures("_without_a_model")
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_saves_and_says_how_to_go_on(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        number: signal.Signals,
     ) -> None:
         words = [str(BLOBS), "--out", str(tmp_path / "run"), *SMALLEST]
         finite = Descent._finite
 
         def interrupt(descent: Descent, step: int, *arguments: Any) -> float:
             if step == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             return finite(descent, step, *arguments)
 
         monkeypatch.setattr(Descent, "_finite", interrupt)
-        assert main(words) == 128 + signal.SIGTERM
+        assert main(words) == 128 + number
         monkeypatch.undo()
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == "Stopped at step 3 of 4; the same command with --resume goes on."
@@ -242,7 +260,7 @@ class TestResume:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(fit, "prepare", lambda *_: pytest.fail("images were stored"))
+        monkeypatch.setattr(fit, "stored", lambda *_: pytest.fail("images were stored"))
         shutil.copy(run.folder / "last.pt", tmp_path)
         words = [str(BLOBS), "--out", str(tmp_path), *TINY, "--seed", "1", "--resume"]
         assert main(words) == 1
@@ -254,16 +272,22 @@ class TestResume:
         assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST, "--resume"]) == 1
         assert "There is no checkpoint" in capsys.readouterr().err
 
-    def test_a_trained_run_that_ctrl_c_kept_from_its_scores_is_scored(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.usefixtures("_handlers")
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_trained_run_that_a_signal_kept_from_its_scores_is_scored(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        number: signal.Signals,
     ) -> None:
         def interrupt(*_: Any) -> None:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
 
         finished: list[int] = []
         words = [str(BLOBS), "--out", str(tmp_path), *SMALLEST]
         monkeypatch.setattr(fit, "finish", interrupt)
-        assert main(words) == 128 + signal.SIGINT
+        assert main(words) == 128 + number
         said = f"{tmp_path} is trained; the same command with --resume goes on to score it."
         assert capsys.readouterr().err.splitlines()[-1] == said
         monkeypatch.setattr(fit, "finish", lambda *of: finished.append(of[-1].step))
@@ -284,6 +308,24 @@ class TestTheStore:
 
         monkeypatch.setattr(seam, fail)
         assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST]) == 1
+        assert not any(tmp_path.glob("store*"))
+
+    @pytest.mark.usefixtures("_handlers")
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_before_it_is_whole_removes_it(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        number: signal.Signals,
+    ) -> None:
+        def interrupt(*_: Any, **__: Any) -> None:
+            assert (tmp_path / "store-0" / "arrays").exists()
+            signal.raise_signal(number)
+
+        monkeypatch.setattr("training.tiles.store.border_term", interrupt)
+        assert main([str(BLOBS), "--out", str(tmp_path), *SMALLEST]) == 128 + number
+        assert capsys.readouterr().err.splitlines()[-1] == "Stopped."
         assert not any(tmp_path.glob("store*"))
 
     def test_a_full_disk_leaves_nothing_of_it(
@@ -452,6 +494,21 @@ class TestTrainingOnEveryImage:
         assert before is not None
         assert (scores.of, before.of) == (runtime.artefact.sha256, "")
         assert scores.values == before.values
+
+    def test_it_may_be_computed_in_what_that_file_may_be(
+        self, runtime: Runtime, whole: Path
+    ) -> None:
+        assert manifest_of(whole).precisions == runtime.manifest.precisions
+
+    def test_it_shows_and_logs_no_validation(self, whole: Path) -> None:
+        log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+        assert {entry["kind"] for entry in log} == {"training"}
+        assert checkpoint.load(whole / "best.pt")["validation"]["kind"] == "settled"
+
+    def test_its_report_says_whose_scores_it_carries(self, runtime: Runtime, whole: Path) -> None:
+        page = (whole / "report.html").read_text()
+        assert "No image was held out" in page
+        assert runtime.artefact.sha256 in page
 
     def test_its_parameters_are_those_of_the_last_step(self, whole: Path) -> None:
         """Without images held out none is better than another."""
@@ -631,6 +688,21 @@ class TestRefusals:
             patched.setattr(Descent, "step", fail)
             assert "Take a smaller --tile-edge" in self.fails([*words, "--tile-edge", "60"], capsys)
         assert main([*words, "--tile-edge", "44"]) == 0
+
+    @pytest.mark.parametrize("seam", ["laid_out", "stored", "finish"])
+    def test_memory_that_runs_out_beside_the_steps_is_explained_too(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        seam: str,
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise torch.OutOfMemoryError
+
+        monkeypatch.setattr(fit, seam, fail)
+        said = self.fails([str(BLOBS), "--out", str(tmp_path), *SMALLEST], capsys)
+        assert "The run does not fit the memory" in said.splitlines()[-1]
 
     def test_a_folder_that_cannot_be_made_ends_the_command_in_one_line(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

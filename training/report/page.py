@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from model.artefact import ScoreRecord
 from model.runtime import Runtime
 from training.data.dataset import AnnotatedImage
 from training.metrics.evaluation import Evaluation
@@ -15,6 +16,10 @@ from training.report.record import file_facts, introduction, plan_table
 from training.report.scores import every_image, headline, score_table, shown_first
 from training.report.style import STYLE
 from training.run.folder import RunFolder
+from training.run.writing import write
+
+Sections = dict[str, tuple[str, str]]
+"""Introduction and content of each section, by its title."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -45,7 +50,7 @@ def write_report(
     folder: RunFolder,
     runtime: Runtime,
     validation: Sequence[AnnotatedImage],
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     plan: Plan,
     log: Sequence[dict[str, Any]],
 ) -> None:
@@ -57,42 +62,54 @@ def write_report(
         folder: The run.
         runtime: The exported file.
         validation: The images that it was evaluated on, in the order of the evaluation.
-        evaluation: The file's scores on them.
+        evaluation: The file's scores on them; None where every image was trained on.
         plan: What the run settled before its first step.
         log: The entries of its loop.
+
+    Raises:
+        CheckpointError: if it cannot be written.
     """
     manifest = runtime.manifest
-    sections = {
-        title: words + content
-        for title, (words, content) in _sections(runtime, validation, evaluation, plan, log).items()
-        if content
-    }
+    if evaluation is None:
+        first, found = _borrowed(manifest.scores), _of_run(runtime, plan, log, "")
+    else:
+        classes = [entry.name for entry in manifest.classes]
+        first = headline(evaluation, classes)
+        main = shown_first(evaluation, classes)[0].label
+        found = _of_images(runtime, validation, evaluation) | _of_run(runtime, plan, log, main)
+    sections = {title: words + content for title, (words, content) in found.items() if content}
     page = PAGE.format(
         title=escape(manifest.name),
         style=STYLE,
         introduction=introduction(runtime),
         navigation="".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in sections),
-        headline=headline(evaluation, [entry.name for entry in manifest.classes]),
+        headline=first,
         sections="\n".join(
             f'<section><h2 id="{_anchor(title)}">{title}</h2>{content}</section>'
             for title, content in sections.items()
         ),
     )
-    folder.report.write_text(page, encoding="utf-8")
+    write(folder.report, page.encode())
 
 
-def _sections(
-    runtime: Runtime,
-    validation: Sequence[AnnotatedImage],
-    evaluation: Evaluation,
-    plan: Plan,
-    log: Sequence[dict[str, Any]],
-) -> dict[str, tuple[str, str]]:
-    """Give introduction and content of each section."""
+def _borrowed(scores: ScoreRecord | None) -> str:
+    """Say whose scores a file carries that was made of every image."""
+    if scores is None:
+        return "<p>No image was held out, and the file carries no scores.</p>"
+    count = len(scores.images)
+    return (
+        f"<p>No image was held out: the scores that the file carries are those of {scores.of}, "
+        f"which the same plan made without the {count} image{'s' * (count != 1)} that it was "
+        "scored on.</p>"
+    )
+
+
+def _of_images(
+    runtime: Runtime, validation: Sequence[AnnotatedImage], evaluation: Evaluation
+) -> Sections:
+    """Give the sections of what was measured on images held out."""
     manifest = runtime.manifest
     classes = [entry.name for entry in manifest.classes]
-    several = len(classes) > 2
-    main = shown_first(evaluation, classes)[0].label
     return {
         "Scores": (
             _of_scores(evaluation, manifest.instances is not None),
@@ -102,10 +119,17 @@ def _sections(
             OF_IMAGES,
             every_image(evaluation, classes) + examples(runtime, validation, evaluation),
         ),
-        "Calibration": (OF_CALIBRATION, reliability(evaluation.reliability, several)),
+        "Calibration": (OF_CALIBRATION, reliability(evaluation.reliability, len(classes) > 2)),
+    }
+
+
+def _of_run(runtime: Runtime, plan: Plan, log: Sequence[dict[str, Any]], main: str) -> Sections:
+    """Give the sections of how the file was made; without a main score, no score is explained."""
+    said = f"{OF_CURVES if main else ''} {pace(log)}".strip()
+    return {
         "Curves": (
-            f"<p>{OF_CURVES} {pace(log)}</p>",
-            curves(log, manifest.training.steps, main),
+            f"<p>{said}</p>" if said else "",
+            curves(log, runtime.manifest.training.steps, main),
         ),
         "Plan": (OF_PLAN, plan_table(plan)),
         "File": ("", file_facts(runtime)),

@@ -1,12 +1,12 @@
 """The state of a training run, written so that a kill at any moment leaves a whole one."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.errors import CheckpointError
+from training.run.writing import replacing
 
 State = dict[str, Any]
 FORMAT = 2
@@ -18,19 +18,11 @@ def save(path: Path, state: State) -> None:
     Raises:
         CheckpointError: if it cannot be written; the old one is whole.
     """
-    beside = path.with_suffix(".partial")
-    try:
-        with beside.open("wb") as file:
+    with replacing(path) as file:
+        try:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, RuntimeError) as exc:  # torch wraps what the system says
-        beside.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path} cannot be written: {exc}. What it held before is whole; "
-            "make room, and go on with --resume."
-        ) from exc
+        except RuntimeError as exc:  # torch wraps what the system says
+            raise OSError(str(exc)) from exc
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> State:

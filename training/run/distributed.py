@@ -23,11 +23,20 @@ class World:
 
     rank: int = 0
     size: int = 1
+    machine: int = 0
+    """Number of the machine, of those that share the run."""
+    local_rank: int = 0
+    """Which process of its machine."""
 
     @property
     def leads(self) -> bool:
         """Whether this process validates, writes and prints."""
         return self.rank == 0
+
+    @property
+    def leads_machine(self) -> bool:
+        """Whether this process writes what those of its machine read."""
+        return self.local_rank == 0
 
     def places(self, batch: int) -> range:
         """Give the places of a step's batch that this process computes.
@@ -86,6 +95,14 @@ def join(device: torch.device) -> Iterator[World]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
-        yield World(distributed.get_rank(), size)
+        rank = distributed.get_rank()
+        yield World(rank, size, *_machine(rank))
     finally:
         distributed.destroy_process_group()
+
+
+def _machine(rank: int) -> tuple[int, int]:
+    """Give machine and local rank as torchrun tells them; else each process is as on its own."""
+    if "GROUP_RANK" not in os.environ:
+        return rank, 0
+    return int(os.environ["GROUP_RANK"]), int(os.environ["LOCAL_RANK"])

@@ -35,9 +35,9 @@ class RunFolder:
         """What was settled before the first step, with reasons."""
         return self.path / "plan.json"
 
-    def store(self, rank: int) -> Path:
-        """Give the place of a process's training images, as tiles are cut from them."""
-        return self.path / f"store-{rank}"
+    def store(self, machine: int) -> Path:
+        """Give the place of a machine's training images, as tiles are cut from them."""
+        return self.path / f"store-{machine}"
 
     @property
     def log(self) -> Path:

@@ -8,19 +8,31 @@ from types import FrameType
 import torch
 
 from model.errors import OutOfMemory
+from training.run.distributed import World
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 LESS = (
-    "A step or a validation does not fit the memory; the last checkpoint is whole. "
-    "Take a smaller --tile-edge, --batch or --base-channels."
+    "The run does not fit the memory; the last checkpoint is whole. "
+    "Take a smaller --tile-edge, --batch or --base-channels in another run, or free memory and go "
+    "on with --resume."
 )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: it ends a run as Ctrl-C does."""
 
 
 class Signals:
     """Whether SIGTERM or Ctrl-C came while this is held: the step under way is finished first."""
 
     def __init__(self) -> None:
-        self.came = False
+        self.first: int | None = None
+        """Number of the first that came."""
+
+    @property
+    def came(self) -> bool:
+        """Whether one came."""
+        return self.first is not None
 
     def __enter__(self) -> "Signals":
         """Listen."""
@@ -32,8 +44,32 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python passes them)
-        self.came = True
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python passes it)
+        self.first = self.first or number
+
+
+@contextmanager
+def termination_raised(world: World) -> Iterator[None]:
+    """Let SIGTERM raise where it comes, as Ctrl-C does, so that what a run leaves is removed.
+
+    The processes that only wait for the first of their machine end at once, as without this: inside
+    of a collective call nothing is raised.
+
+    Raises:
+        Terminated: if it came.
+    """
+    if not world.leads_machine:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (Python passes them)
+    raise Terminated
 
 
 @contextmanager

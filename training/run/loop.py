@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +18,11 @@ from training.run.descent import Descent
 from training.run.distributed import World
 from training.run.folder import RunFolder
 from training.run.identity import Identity, fixed_settings, require_same_run
-from training.run.interruption import Signals, memory_errors_explained
+from training.run.interruption import Signals
 from training.run.memory import keep_freed_memory
-from training.run.progress import Progress, Validate
+from training.run.progress import Progress, Validate, Validation
 from training.run.tensorboard import follow
+from training.run.writing import write
 from training.settings import FitSettings
 from training.tiles.augmentation import Sampler, Tiles
 
@@ -65,16 +67,14 @@ class Loop:
 
         Raises:
             LossNotFinite: if the loss or its gradient is infinite or not a number.
-            OutOfMemory: if a step or a validation does not fit the memory.
-            CheckpointError: if a checkpoint cannot be written.
-            TrainingStopped: if a signal asks to stop; the run can be resumed.
+            CheckpointError: if a checkpoint or the log cannot be written.
+            TrainingStopped: if a signal asks to stop, with its number; the run can be resumed.
         """
         if self.progress.step == 0 and self.world.leads:
             self._save()  # a kill at any step leaves something to resume from
         keep_freed_memory()
         seconds, steps = 0.0, 0  # since the last line of the log, in this process
         with (
-            memory_errors_explained(),
             Signals() as signals,
             self._followed(),
             self._tiles_ahead() as tiles,
@@ -94,7 +94,7 @@ class Loop:
                 if self._is_due(self.settings.validate_every):
                     self._validate()
                 if self.world.any(signals.came):
-                    self._stop()
+                    self._stop(signals.first or signal.SIGTERM)  # another process had the signal
         return self.progress
 
     def resume(self) -> None:
@@ -130,22 +130,29 @@ class Loop:
 
     def _validate(self) -> None:
         if self.world.leads:
-            validation = asdict(self.validate(self.descent.averaged.module))
-            entry = {"kind": "validation", "step": self.progress.step, **validation}
-            self._note(entry)
-            best = self.progress.best
-            if best is None or entry["value"] >= best["value"]:
+            found = self.validate(self.descent.averaged.module)
+            kind = "validation" if isinstance(found, Validation) else "settled"
+            entry = {"kind": kind, "step": self.progress.step, **asdict(found)}
+            if kind == "validation":
+                self._note(entry)
+            if self._is_best(entry):
                 self.progress.best = entry
                 checkpoint.save(self.folder.best, self._weights(entry))
             self._save()
         self.world.wait()
 
-    def _stop(self) -> None:
+    def _is_best(self, entry: dict[str, Any]) -> bool:
+        """Compare it with the best so far; where nothing is measured, the last is the best."""
+        best = self.progress.best
+        return best is None or "value" not in entry or bool(entry["value"] >= best["value"])
+
+    def _stop(self, number: int) -> None:
         if self.world.leads:
             self._save()
         raise TrainingStopped(
             f"Stopped at step {self.progress.step} of {self.steps}; "
-            "the same command with --resume goes on."
+            "the same command with --resume goes on.",
+            signal=number,
         )
 
     def _save(self) -> None:
@@ -201,7 +208,7 @@ class Loop:
     def _write_log(self) -> None:
         if self.world.leads:
             lines = (json.dumps(entry) + "\n" for entry in self.progress.log)
-            self.folder.log.write_text("".join(lines))
+            write(self.folder.log, "".join(lines).encode())
 
     def _bar(self) -> "tqdm[Any]":
         return tqdm(
@@ -214,6 +221,7 @@ class Loop:
 
     def _shown(self, loss: float) -> dict[str, str]:
         shown = {"loss": f"{loss:.4f}"}
-        if best := self.progress.best:
+        best = self.progress.best
+        if best and "value" in best:
             shown[f"best {best['score']}"] = f"{best['value']:.4f}"
         return shown

@@ -20,7 +20,17 @@ class Validation:
     """How objects were told apart; None where none were annotated one by one."""
 
 
-Validate = Callable[[nn.Module], Validation]
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What an earlier run settled, where no image is left to measure anything on."""
+
+    threshold: float | None
+    """As that of a validation."""
+    rule: dict[str, Any] | None
+    """As that of a validation."""
+
+
+Validate = Callable[[nn.Module], Validation | Settled]
 
 
 @dataclass(slots=True)
@@ -29,7 +39,8 @@ class Progress:
 
     step: int = 0
     best: dict[str, Any] | None = None
-    """The best validation so far, of equal ones the last: its step and what `Validation` holds."""
+    """The best validation so far, of equal ones the last: its step and what `Validation` holds, or
+    the last step at which one was due and what `Settled` holds."""
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last line of the log."""
     log: list[dict[str, Any]] = field(default_factory=list)

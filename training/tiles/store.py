@@ -1,6 +1,6 @@
 """Training images on disk, mapped into memory: what a set may exceed memory by.
 
-    AnnotatedImage ──prepare──> pixels   (C, H, W) as annotated     ┐
+    AnnotatedImage ───write───> pixels   (C, H, W) as annotated     ┐
                                 ids      (H, W) −1 where ignored    ├ one behind the other, all
                                 borders  (H, W) of the weight map   ┘ images in the file `arrays`
 
@@ -73,7 +73,18 @@ class Store:
 def prepare(
     folder: Path, images: Sequence[AnnotatedImage], architecture: Architecture, plan: Plan
 ) -> Store:
-    """Write training images into a folder, one after the other, and map them.
+    """Write training images into a folder, and map them: `write`, then `Layout.mapped`.
+
+    Raises:
+        TrainingError: if there is no room for them.
+    """
+    return write(folder, images, architecture, plan).mapped(folder)
+
+
+def write(
+    folder: Path, images: Sequence[AnnotatedImage], architecture: Architecture, plan: Plan
+) -> "Layout":
+    """Write training images into a folder, one after the other.
 
     Args:
         folder: Made anew.
@@ -94,9 +105,7 @@ def prepare(
             draft, found = _write(file, images[number], architecture, plan)
             drafts.append(draft)
             counts += found
-    mapped = np.memmap(folder / "arrays", np.uint8, "r")
-    stored = tuple(draft.mapped(mapped) for draft in drafts)
-    return Store(stored, architecture.in_channels, class_weights(counts))
+    return Layout(tuple(drafts), architecture.in_channels, class_weights(counts))
 
 
 class _Place(NamedTuple):
@@ -128,6 +137,23 @@ class _Draft:
             place.mapped(file) for place in (self.pixels, self.ids, self.borders)
         )
         return StoredImage(pixels, ids, borders, self.classes, self.centres, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All of a store but its file: small enough to be sent to other processes."""
+
+    drafts: tuple[_Draft, ...]
+    channels: int
+    """That the network reads."""
+    class_weights: NDArray[np.float32]
+    """(K,) weights of the classes."""
+
+    def mapped(self, folder: Path) -> Store:
+        """Map the file that lies in a folder; once it is, the file may be removed."""
+        file = np.memmap(folder / "arrays", np.uint8, "r")
+        images = tuple(draft.mapped(file) for draft in self.drafts)
+        return Store(images, self.channels, self.class_weights)
 
 
 def _write(

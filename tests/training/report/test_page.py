@@ -5,24 +5,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from model.artefact import ScoreRecord
+from model.errors import CheckpointError
 from model.instances import InstanceRule
-from tests.training.shown import Oracle, describe, image, images, page_of, pictures, tissue
+from model.runtime import Runtime
+from tests.training.shown import LOG, Oracle, describe, image, images, page_of, pictures, tissue
 from tests.training.small import make_plan
 from training.data.dataset import AnnotatedImage
 from training.data.labels import objects_of
 from training.evaluate import evaluate, examine
 from training.metrics.evaluation import Evaluation
 from training.metrics.table import SECTIONS
-from training.report import painting
+from training.report import painting, write_report
 from training.report.examples import choose, look
 from training.report.hints import HINTS, hint, lower_is_better
 from training.report.record import plan_table
 from training.report.scores import worst_first
+from training.run.folder import RunFolder
 
 VOID = {"meta", "input", "br"}
 
@@ -141,6 +145,32 @@ def test_the_page_owns_up_to_what_was_chosen_on_the_images_that_it_scores(
     assert "It and the rule that tells objects apart were chosen on these very images." in again
     several = page_of(tmp_path, Oracle(describe("semantic", 3)), [tissue(0)])
     assert "chosen on these" not in several
+
+
+def test_a_file_made_of_every_image_has_a_page_without_scores_that_says_whose_it_carries(
+    tmp_path: Path,
+) -> None:
+    scores = ScoreRecord(of="cd" * 32, images=("a", "b"), values={"main": "ap50"})
+    model = Oracle(describe().model_copy(update={"scores": scores}))
+    folder, log = RunFolder(tmp_path), [entry for entry in LOG if entry["kind"] == "training"]
+    write_report(folder, cast("Runtime", model), (), None, make_plan(), log)
+    page = folder.report.read_text(encoding="utf-8")
+    elements(page)
+    assert re.findall(r"<h2[^>]*>([^<]+)<", page) == ["Curves", "Plan", "File"]
+    assert re.findall(r"<h3[^>]*>([^<]+)<", page) == ["Loss", "Learning rate"]
+    said = f"No image was held out: the scores that the file carries are those of {'cd' * 32}"
+    assert said in page
+    assert "without the 2 images" in page
+    assert "The score is measured" not in page
+    assert plan_table(make_plan()) in page
+    assert model.runs == []
+
+
+def test_a_page_that_cannot_be_written_is_named(
+    tmp_path: Path, shown: list[AnnotatedImage], evaluation: Evaluation
+) -> None:
+    with pytest.raises(CheckpointError, match=r"report\.html cannot be written"):
+        page_of(tmp_path / "nowhere", Oracle(), shown, evaluation)
 
 
 def test_the_plan_stands_with_its_reasons(page: str) -> None:

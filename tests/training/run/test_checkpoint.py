@@ -110,7 +110,7 @@ class TestAFullDisk:
         monkeypatch.setattr(os, "fsync", is_full)
         message = self.fails(tmp_path, {"step": 2})
         assert "No space left on device" in message
-        assert message.endswith("What it held before is whole; make room, and go on with --resume.")
+        assert message.endswith("The last checkpoint is whole; make room, and go on with --resume.")
 
     def test_while_taking_the_place_of_the_old_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,15 +17,32 @@ from tests.training.small import make_loop, make_plan, make_settings, results_of
 from training.run.distributed import World, join
 
 Pair = tuple[Path, subprocess.CompletedProcess[str]]
+SCRIPT = """
+import sys
+from training import fit
+from training.run import storage
+from training.tiles.store import Layout
+
+def noted(act, word):
+    return lambda *of: print(f"{word} {of[FOLDER[word]].name}", flush=True) or act(*of)
+
+FOLDER = {"written": 0, "mapped": 1}
+storage.write = noted(storage.write, "written")
+Layout.mapped = noted(Layout.mapped, "mapped")
+sys.exit(fit.main())
+"""
+"""The command, which also says what each process does with a store."""
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Train in two processes what the fixture `run` trains in one."""
     folder = tmp_path_factory.mktemp("pair") / "Blobs of mine"
+    script = folder.parent / "fit.py"
+    script.write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "training.fit", str(BLOBS), "--out", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command += ["--nproc-per-node", "2", str(script), str(BLOBS), "--out", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(  # noqa: S603 (the words above)
         [*command, *TINY], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -62,6 +79,11 @@ class TestTwoProcesses:
             path.name for path in run.folder.iterdir()
         }
 
+    def test_one_of_them_stores_the_training_images_and_both_map_them(self, pair: Pair) -> None:
+        said = pair[1].stdout
+        assert (said.count("written store-0"), said.count("mapped store-0")) == (1, 2)
+        assert (said.count("written"), said.count("mapped")) == (1, 2)
+
 
 class TestWorld:
     @settings(deadline=None)
@@ -87,6 +109,32 @@ class TestWorld:
 
     def test_the_first_one_leads(self) -> None:
         assert [World(rank, 3).leads for rank in range(3)] == [True, False, False]
+
+    def test_the_first_one_of_a_machine_leads_it(self) -> None:
+        worlds = [World(rank, 4, rank // 2, rank % 2) for rank in range(4)]
+        assert [world.leads_machine for world in worlds] == [True, False, True, False]
+        assert World().leads_machine
+
+    @pytest.mark.parametrize(
+        ("told", "expected"),
+        [
+            ({"GROUP_RANK": "1", "LOCAL_RANK": "3"}, World(11, 16, 1, 3)),
+            ({"LOCAL_RANK": "3"}, World(11, 16, 11, 0)),
+            ({}, World(11, 16, 11, 0)),
+        ],
+    )
+    def test_what_torchrun_does_not_tell_is_taken_for_another_machine(
+        self, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: World
+    ) -> None:
+        for name in ("GROUP_RANK", "LOCAL_RANK"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"WORLD_SIZE": "16", **told}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("init_process_group", "destroy_process_group"):
+            monkeypatch.setattr(torch.distributed, name, lambda *_, **__: None)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: 11)
+        with join(torch.device("cpu")) as world:
+            assert world == expected
 
     def test_those_that_do_not_lead_say_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
         for rank in range(3):

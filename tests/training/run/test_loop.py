@@ -1,5 +1,6 @@
 """The loop on a problem that is learnt in seconds: what it learns, keeps, resumes and refuses."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -32,6 +33,7 @@ from tests.training.small import (
 from training.plan import Plan
 from training.run import checkpoint
 from training.run.dropout import TileDropout
+from training.run.interruption import memory_errors_explained
 from training.run.loop import LOG_EVERY, Loop
 from training.run.optimisation import (
     MOMENTUM,
@@ -40,7 +42,7 @@ from training.run.optimisation import (
     build_optimiser,
     learning_rate,
 )
-from training.run.progress import Validate, Validation
+from training.run.progress import Settled, Validate, Validation
 
 ROOT = Path(__file__).parents[3]
 
@@ -249,8 +251,9 @@ class TestResume:
     ) -> None:
         asked = make_settings(tmp_path / "stopped", validate_every=4)
         stopped = after_step(make_loop(asked), 3, lambda: os.kill(os.getpid(), number))
-        with pytest.raises(TrainingStopped, match=r"step 3 of 6; .* --resume goes on"):
+        with pytest.raises(TrainingStopped, match=r"step 3 of 6; .* --resume goes on") as caught:
             stopped.run()
+        assert caught.value.numbers == {"signal": number}
         resumed = make_loop(asked)
         resumed.resume()
         assert resumed.progress.step == 3
@@ -499,6 +502,83 @@ class TestCheckpoints:
         resumed.run()
         assert same(results_of(tmp_path / "full"), uninterrupted(tmp_path))
 
+    def test_a_log_that_cannot_be_written_stays_whole_and_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loop = make_loop(make_settings(tmp_path / "full"))
+        fsync, before = os.fsync, list[str]()
+        partial = loop.folder.log.with_suffix(".partial")
+
+        def sync(file: int) -> None:
+            if loop.progress.step == 4 and Path(f"/proc/self/fd/{file}").readlink() == partial:
+                before.append(loop.folder.log.read_text())
+                raise OSError(28, "No space left on device")
+            fsync(file)
+
+        monkeypatch.setattr(os, "fsync", sync)
+        said = r"log\.jsonl cannot be written: No space left on device\. .* --resume"
+        with pytest.raises(CheckpointError, match=said):
+            loop.run()
+        monkeypatch.undo()
+        assert loop.folder.log.read_text() == before[0]
+        assert [json.loads(line)["step"] for line in before[0].splitlines()] == [2]
+        resumed = make_loop(make_settings(tmp_path / "full"))
+        resumed.resume()
+        resumed.run()
+        assert same(results_of(tmp_path / "full"), uninterrupted(tmp_path))
+
+
+class TestNothingToMeasure:
+    """Where an earlier run settled threshold and rule, and every image is trained on."""
+
+    def settled(self, out: Path, **changes: Any) -> Loop:
+        found = Settled(0.4, {"smallest_area": 3})
+        return make_loop(make_settings(out, **changes), validate=lambda _: found)
+
+    def test_no_validation_is_logged(self, tmp_path: Path) -> None:
+        log = self.settled(tmp_path).run().log
+        assert [(entry["kind"], entry["step"]) for entry in log] == [("training", 6)]
+
+    def test_tensorboard_is_told_of_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[Any] = []
+        follow = contextlib.nullcontext(lambda entry: told.append(entry["kind"]))
+        monkeypatch.setattr("training.run.loop.follow", lambda *_: follow)
+        self.settled(tmp_path, tensorboard=True).run()
+        assert told == ["training"]
+
+    def test_the_bar_shows_no_score(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.settled(tmp_path).run()
+        said = capsys.readouterr().err
+        assert "loss=" in said
+        assert "best" not in said
+
+    def test_the_last_parameters_are_kept_with_threshold_and_rule(self, tmp_path: Path) -> None:
+        loop = self.settled(tmp_path, validate_every=4)
+        loop.run()
+        best = checkpoint.load(tmp_path / "best.pt")
+        assert same(best["model"], dict(loop.descent.averaged.module.state_dict()))
+        assert best["validation"] == {
+            "kind": "settled",
+            "step": 6,
+            "threshold": 0.4,
+            "rule": {"smallest_area": 3},
+        }
+
+    def test_it_is_resumed_to_the_last_bit(self, tmp_path: Path) -> None:
+        stopped = self.settled(tmp_path / "stopped")
+        after_step(stopped, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(TrainingStopped):
+            stopped.run()
+        resumed = self.settled(tmp_path / "stopped")
+        resumed.resume()
+        resumed.run()
+        self.settled(tmp_path / "whole").run()
+        assert same(*(results_of(tmp_path / name) for name in ("stopped", "whole")))
+
 
 def named(loop: Loop) -> Iterable[tuple[str, nn.Parameter]]:
     return loop.descent.network.named_parameters()
@@ -582,7 +662,7 @@ class TestOutOfMemory:
         loop.descent.network.register_forward_pre_hook(
             lambda *_: fail() if loop.progress.step == 3 else None
         )
-        with pytest.raises(OutOfMemory, match=self.SAID):
+        with pytest.raises(OutOfMemory, match=self.SAID), memory_errors_explained():
             loop.run()
         again = make_loop(make_settings(tmp_path))
         again.resume()
@@ -591,18 +671,18 @@ class TestOutOfMemory:
     def test_tiles_that_do_not_fit_say_it_too(self, tmp_path: Path) -> None:
         loop = make_loop(make_settings(tmp_path))
         loop.sampler.draw = lambda *_: self.fail_in_python()  # type: ignore[method-assign,assignment]  # a seam
-        with pytest.raises(OutOfMemory, match=self.SAID):
+        with pytest.raises(OutOfMemory, match=self.SAID), memory_errors_explained():
             loop.run()
 
     def test_a_validation_that_does_not_fit_says_it_too(self, tmp_path: Path) -> None:
         loop = make_loop(make_settings(tmp_path), validate=lambda _: self.reserve())  # type: ignore[arg-type,return-value]  # it fails
-        with pytest.raises(OutOfMemory, match=self.SAID):
+        with pytest.raises(OutOfMemory, match=self.SAID), memory_errors_explained():
             loop.run()
 
     def test_another_fault_of_torch_is_not_mistaken_for_it(self, tmp_path: Path) -> None:
         loop = make_loop(make_settings(tmp_path))
         loop.descent.network.register_forward_pre_hook(lambda *_: torch.zeros(2) @ torch.zeros(3))
-        with pytest.raises(RuntimeError, match="size"):
+        with pytest.raises(RuntimeError, match="size"), memory_errors_explained():
             loop.run()
 
 
