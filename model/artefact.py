@@ -85,6 +85,9 @@ class TrainingRecord(_Frozen):
     citation: str = ""
     label_kind: LabelKind = "semantic"
     """Whether the annotation has ids of classes or of objects."""
+    label_values: tuple[int, ...] = ()
+    """Values of the classes in the label files, by class; empty for labels of objects and in files
+    older than this field."""
     ignore: int | None = None
     """Value of the labels that marked pixels nobody annotated."""
     main_score: MainScore | None = None
@@ -157,8 +160,8 @@ class Manifest(_Frozen):
     training: TrainingRecord
     scores: ScoreRecord | None = None
     precisions: dict[Literal["bf16"], PrecisionScore] = {}
-    """What a runtime may compute in, but float32, as far as it was measured: on a processor
-    without bfloat16 it is not, and the graph is run in float32."""
+    """What a runtime may compute in, but float32, as far as it was measured on the file that the
+    scores are of: on a processor without bfloat16 it is not, and the graph is run in float32."""
     created: date
     software: dict[str, str]
     """Versions of the software that made this file."""

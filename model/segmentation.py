@@ -138,17 +138,10 @@ class Segmentation:
         return decide(self.canvas, self.manifest.decision_threshold)
 
     def objects(self) -> Objects:
-        """Give the objects of a full canvas: of the foreground, if the manifest has a rule.
-
-        Without a rule, an object is a component (4-connectivity) of a class other than class 0.
-        """
-        rule, num_classes = self.manifest.instances, self.manifest.architecture.num_classes
-        if rule is None:
-            return Objects(*components_by_class(self.labels()))
-        ids = separate(foreground(self.canvas), self.manifest.decision_threshold or 0.5, rule)
-        if num_classes == 2:
-            return Objects(ids, np.ones(ids.max(), np.uint8))
-        return Objects(ids, classes_of(ids, self.labels(), num_classes))
+        """Give the objects of a full canvas: of the foreground, if the manifest has a rule."""
+        if self.output == "labels" and self.manifest.instances is None:
+            return Objects(*components_by_class(self.canvas))
+        return find_objects(self.canvas, self.manifest)
 
     def _kept(self, logits: NDArray[np.float32]) -> NDArray[Any]:
         if self.output == "labels":
@@ -187,6 +180,28 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=0))
     probabilities: NDArray[np.float32] = powers / powers.sum(axis=0)
     return probabilities
+
+
+def find_objects(probabilities: NDArray[np.float32], manifest: Manifest) -> Objects:
+    """Tell objects apart by the manifest's rule.
+
+    Without a rule, an object is a component (4-connectivity) of a class other than class 0.
+
+    Args:
+        probabilities: (K − 1, H, W) of every class but class 0.
+        manifest: The model's manifest.
+
+    Raises:
+        ValueError: There is a rule, and the probabilities are no (K − 1, H, W) array of floats.
+    """
+    threshold, rule = manifest.decision_threshold, manifest.instances
+    if rule is None:
+        return Objects(*components_by_class(decide(probabilities, threshold)))
+    ids = separate(foreground(probabilities), threshold or 0.5, rule)
+    num_classes = manifest.architecture.num_classes
+    if num_classes == 2:
+        return Objects(ids, np.ones(ids.max(), np.uint8))
+    return Objects(ids, classes_of(ids, decide(probabilities, threshold), num_classes))
 
 
 def decide(foreground: NDArray[np.float32], threshold: float | None) -> NDArray[np.uint8]:

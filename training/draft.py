@@ -60,6 +60,7 @@ def draft_manifest(
             licence=_terms(settings, "licence", parent),
             citation=_terms(settings, "citation", parent),
             label_kind=dataset.label_kind,
+            label_values=dataset.values if dataset.label_kind == "semantic" else (),
             ignore=dataset.ignore,
             main_score=plan.main_score,
             data_sha256=dataset.sha256(),

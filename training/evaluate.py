@@ -15,12 +15,11 @@ from model import averaging as passes
 from model.artefact import Averaging, MainScore, Manifest
 from model.devices import check_device
 from model.errors import DatasetError, UNetError
-from model.instances import foreground, separate
 from model.runtime import Runtime
-from model.segmentation import DEFAULT_SHAPES, Model, decide, segment
+from model.segmentation import DEFAULT_SHAPES, Model, decide, find_objects, segment
 from training.data.dataset import AnnotatedImage, Dataset, digest, read_dataset
 from training.data.forms import INDEX, read_column
-from training.data.labels import objects_of
+from training.data.verdict import MASKS
 from training.metrics.evaluation import Evaluation
 from training.metrics.table import table
 from training.metrics.tally import Tally
@@ -30,7 +29,6 @@ __all__ = [
     "choose_images",
     "evaluate",
     "examine",
-    "find_objects",
     "group_by",
     "infer",
     "main",
@@ -65,7 +63,11 @@ def evaluate(
 
 
 def examine(model: Model, entry: AnnotatedImage, averaging: Averaging) -> tuple[str, Tally]:
-    """Segment one image; give its name and what it adds to every score."""
+    """Segment one image; give its name and what it adds to every score.
+
+    Thresholds are swept where V_rand is the main score, since that takes half a second for 512×512
+    px; objects told apart by a rule have no one threshold to sweep.
+    """
     probabilities, labels, found = predict(model, entry.image, averaging)
     sweep = main_score(model.manifest) == "v_rand"
     return entry.name, Tally.of(probabilities, labels, found, entry, sweep=sweep)
@@ -82,26 +84,7 @@ def predict(
     manifest = model.manifest
     probabilities = passes.probabilities(image, model, DEFAULT_SHAPES, averaging)
     labels = decide(probabilities[1:], manifest.decision_threshold)
-    return probabilities, labels, find_objects(probabilities, labels, manifest)
-
-
-def find_objects(
-    probabilities: NDArray[np.float32], labels: NDArray[np.uint8], manifest: Manifest
-) -> NDArray[np.int32]:
-    """Tell objects apart by the artefact's rule; without one they are the classes' components.
-
-    Args:
-        probabilities: (K, H, W) of every class.
-        labels: (H, W) class ids.
-        manifest: The artefact's manifest.
-
-    Returns:
-        (H, W) object ids, 0 outside of objects.
-    """
-    if manifest.instances is None:
-        return objects_of(labels)
-    threshold = manifest.decision_threshold or 0.5
-    return separate(foreground(probabilities[1:]), threshold, manifest.instances)
+    return probabilities, labels, find_objects(probabilities[1:], manifest).ids
 
 
 def main_score(manifest: Manifest) -> MainScore:
@@ -119,7 +102,11 @@ def infer(model: Model, image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def read_for(model: Model, path: Path, ignore: int | None = None) -> Dataset:
-    """Read annotated images as the artefact's training read them, if they are those.
+    """Read annotated images with labels of the kind that the artefact was trained on.
+
+    Values of classes mean what they meant in training, as far as `read_dataset` can tell. For an
+    artefact trained on objects, a mask of two values has an object in each of its components, but
+    where it is the training's own data and was read otherwise.
 
     Raises:
         DatasetError: if they cannot be read, or have other classes than the artefact.
@@ -130,10 +117,10 @@ def read_for(model: Model, path: Path, ignore: int | None = None) -> Dataset:
             dataset = read_dataset(path, record.label_kind, record.ignore)
             if dataset.sha256() == record.data_sha256:
                 return dataset
-    dataset = read_dataset(path, "auto", ignore)
-    if dataset.label_kind != record.label_kind:
-        other = read_dataset(path, record.label_kind, ignore)
-        dataset = other if other.sha256() == record.data_sha256 else dataset
+    dataset = read_dataset(path, record.label_kind, ignore, record.label_values)
+    is_mask = dataset.label_kind == "instance" and set(dataset.values) in MASKS
+    if is_mask and dataset.sha256() != record.data_sha256:
+        dataset = read_dataset(path, "semantic", ignore)
     classes = model.manifest.architecture.num_classes
     if dataset.num_classes != classes:
         raise DatasetError(

@@ -4,7 +4,7 @@ The decision threshold and the rule that tells objects apart are chosen here, on
 not trained on, and travel in the artefact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from model.artefact import Manifest
 from model.instances import foreground
-from model.segmentation import Model, softmax
-from training.data.dataset import AnnotatedImage
+from model.segmentation import DEFAULT_SHAPES, Model, segment
+from training.data.dataset import AnnotatedImage, Dataset
+from training.data.split import Regions
 from training.evaluate import infer, main_score
 from training.metrics import mean_iou, sweep_overlap, sweep_thresholds
 from training.run.arithmetic import arithmetic, layout
@@ -25,7 +26,10 @@ from training.tuning import tune
 
 MOST_IMAGES, MOST_SETTLING = 48, 200
 """A validation during training looks at this many images, that at the end at this many, spread
-over all: their probabilities are kept in memory."""
+over all."""
+MOST_PIXELS = 64 * 1024**2
+"""They have no more pixels than this together, unless one alone has. Settling a rule keeps 8 bytes
+of each, the probability (float32) and the object (int32): 0.5 GiB in all."""
 
 
 class NetworkModel:
@@ -57,21 +61,21 @@ def settle(model: Model, images: Sequence[AnnotatedImage]) -> Validation:
         tuned = tune(*zip(*found, strict=True))
         return Validation(name, tuned.average_precision, tuned.threshold, tuned.rule.model_dump())
     if name == "v_rand":
-        best = sweep_thresholds(*zip(*(_foreground(model, entry) for entry in images), strict=True))
+        best = sweep_thresholds(*_in_step(_foreground(model, entry) for entry in images))
         return Validation(name, best.v_rand, best.threshold)
     classes = model.manifest.architecture.num_classes
     if classes == 2:
-        overlap = sweep_overlap(*zip(*(_overlap(model, entry) for entry in images), strict=True))
+        overlap = sweep_overlap(*_in_step(_overlap(model, entry) for entry in images))
         return Validation(name, overlap.iou, overlap.threshold)
-    labels, references = zip(*(_classes(model, entry) for entry in images), strict=True)
-    return Validation(name, mean_iou(labels, references, classes), None)
+    pairs = _in_step(_classes(model, entry) for entry in images)
+    return Validation(name, mean_iou(*pairs, classes), None)
 
 
 def _foreground(
     model: Model, entry: AnnotatedImage
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Give the probability of foreground, and the objects annotated."""
-    probabilities = foreground(softmax(infer(model, entry.image))[1:])
+    probabilities = _probability(model, entry)
     if entry.ignored is not None:
         probabilities[entry.ignored] = 0
     return probabilities, entry.objects
@@ -79,8 +83,12 @@ def _foreground(
 
 def _overlap(model: Model, entry: AnnotatedImage) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Give the probability of class 1 and the classes annotated, where they count, (1, n)."""
-    probabilities = foreground(softmax(infer(model, entry.image))[1:])
-    return _counted(probabilities, entry), _counted(entry.semantic, entry)
+    return _counted(_probability(model, entry), entry), _counted(entry.semantic, entry)
+
+
+def _probability(model: Model, entry: AnnotatedImage) -> NDArray[np.float32]:
+    """Give the probability of foreground (H, W), which keeps no other map in memory."""
+    return foreground(segment(entry.image, model, DEFAULT_SHAPES, output="foreground"))
 
 
 def _classes(model: Model, entry: AnnotatedImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -94,12 +102,47 @@ def _counted(values: NDArray[Any], entry: AnnotatedImage) -> NDArray[Any]:
     return values[slice(None) if entry.ignored is None else ~entry.ignored].reshape(1, -1)
 
 
+def _in_step(
+    pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]],
+) -> tuple[Iterator[NDArray[Any]], Iterator[NDArray[Any]]]:
+    """Part pairs into what is found and what is drawn, asked in turn as `zip` does; none is kept.
+
+    `itertools.tee` would keep 57 of them.
+    """
+    waiting: list[NDArray[Any]] = []
+
+    def found() -> Iterator[NDArray[Any]]:
+        for one, other in pairs:
+            waiting.append(other)
+            yield one
+
+    def drawn() -> Iterator[NDArray[Any]]:
+        while waiting:
+            yield waiting.pop()
+
+    return found(), drawn()
+
+
 def spread_over(images: Sequence[AnnotatedImage], most: int) -> Sequence[AnnotatedImage]:
-    """Take no more images than that, at equal distances in their order."""
-    if len(images) <= most:
-        return images
-    chosen = np.linspace(0, len(images) - 1, most).round().astype(int)
-    return _Chosen(images, chosen.tolist())
+    """Take no more images than that, nor pixels than `MOST_PIXELS`, but one image at least.
+
+    They lie at equal distances in their order.
+    """
+    pixels = _pixels(images)
+    for count in range(min(most, len(images)), 1, -1):
+        chosen = np.linspace(0, len(images) - 1, count).round().astype(int)
+        if pixels[chosen].sum() <= MOST_PIXELS:
+            return images if count == len(images) else _Chosen(images, chosen.tolist())
+    return images[:1]
+
+
+def _pixels(images: Sequence[AnnotatedImage]) -> NDArray[np.intp]:
+    """Count the pixels of every image, (n,), without reading them where their sizes are known."""
+    if isinstance(images, Dataset | Regions):
+        sizes = [height * width for _, height, width in images.shapes]
+    else:
+        sizes = [entry.semantic.size for entry in images]
+    return np.array(sizes, np.intp)
 
 
 class _Chosen(Sequence[AnnotatedImage]):

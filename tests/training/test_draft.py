@@ -70,6 +70,18 @@ class TestWhatWasTrainedOn:
     def test_the_kind_of_the_labels_is_that_of_the_data(self, tmp_path: Path) -> None:
         assert draft(tmp_path, write_many(tmp_path / "data", 4)).training.label_kind == "semantic"
 
+    def test_the_values_of_classes_are_those_of_the_label_files(self, tmp_path: Path) -> None:
+        for number in range(4):
+            labels = 60 * (np.indices((24, 60))[1] // 3 % 3).astype(np.uint8)
+            write_pair(tmp_path / "data", noise(labels.shape, seed=number), labels, f"t{number}")
+        record = draft(tmp_path, read_dataset(tmp_path / "data")).training
+        assert record.label_values == (0, 60, 120)
+
+    def test_ids_of_objects_are_no_values_of_classes(self, tmp_path: Path) -> None:
+        write_many(tmp_path / "data", 4)
+        record = draft(tmp_path, read_dataset(tmp_path / "data", "instance")).training
+        assert record.label_values == ()
+
     @pytest.mark.parametrize("value", [None, 1])
     def test_the_ignored_value_is_that_of_the_data(self, tmp_path: Path, value: int | None) -> None:
         classes(tmp_path / "data", 4)

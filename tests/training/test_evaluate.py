@@ -18,7 +18,7 @@ from model.artefact import Averaging
 from model.errors import DatasetError
 from model.instances import InstanceRule
 from model.runtime import Runtime
-from model.segmentation import Model
+from model.segmentation import DEFAULT_SHAPES, Model, Segmentation, output_for
 from tests.conftest import MakeArtefact, manifest_of
 from tests.training.files import write_pair
 from tests.training.oracle import DEPTH_1, Oracle, narrow, oracle, shifted, squares
@@ -32,6 +32,7 @@ from training.evaluate import (
     infer,
     main,
     main_score,
+    predict,
     read_for,
 )
 from training.metrics.evaluation import Evaluation
@@ -201,6 +202,18 @@ def test_objects_are_told_apart_by_the_artefacts_rule(
     assert scores["ap90"].value == {1: 0.0, 2: 1.0}[objects]
 
 
+@pytest.mark.parametrize("rule", [None, InstanceRule(seed_threshold=0.8, smallest_area=9)])
+def test_objects_are_those_that_the_service_answers(rule: InstanceRule | None) -> None:
+    model = oracle(label_kind="instance", instances=rule, decision_threshold=0.6)
+    image = np.random.default_rng(0).integers(0, 256, (1, 90, 110)).astype(np.uint8)
+    output = output_for("instances", model.manifest, "none")
+    served = Segmentation.begin(image, model.manifest, DEFAULT_SHAPES, output=output)
+    served.complete(model)
+    _, labels, found = predict(model, image, "none")
+    np.testing.assert_array_equal(found, served.objects().ids)
+    np.testing.assert_array_equal(labels, served.labels())
+
+
 def test_probabilities_are_averaged_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Averaging] = []
 
@@ -248,8 +261,8 @@ def trained_on(
 
 class TestRead:
     def test_data_of_other_classes_than_the_artefacts_is_refused(self) -> None:
-        with pytest.raises(DatasetError, match=r"instance labels of 2 classes; tiny knows 3"):
-            read_for(oracle(num_classes=3), BLOBS)
+        with pytest.raises(DatasetError, match=r"semantic labels of 2 classes; tiny knows 3"):
+            read_for(oracle(num_classes=3), MEMBRANES)
 
     def test_the_artefacts_own_data_is_read_as_its_training_read_it(self) -> None:
         """Its masks look like classes, but it was trained on them as objects."""
@@ -259,8 +272,50 @@ class TestRead:
         found = read_for(oracle(training=record, label_kind="instance"), MEMBRANES)
         assert found.label_kind == "instance"
 
-    def test_other_data_is_read_as_it_looks(self) -> None:
-        assert read_for(oracle(label_kind="instance"), MEMBRANES).label_kind == "semantic"
+    def test_a_mask_has_an_object_in_each_of_its_components(self) -> None:
+        found = read_for(oracle(label_kind="instance"), MEMBRANES)
+        assert found.label_kind == "semantic"
+        np.testing.assert_array_equal(found[0].objects, objects_of(found[0].semantic))
+
+    def test_other_data_of_objects_is_read_as_objects(self, tmp_path: Path) -> None:
+        """A few ids, one of them in several places, look like classes."""
+        labels = np.zeros((40, 40), np.uint8)
+        for number in range(1, 4):
+            labels[3 : 3 + 6 * number, 10 * number : 10 * number + 8] = number
+        labels[30:40:2, 0:10:2] = 1
+        write_pair(tmp_path, labels, labels)
+        assert read_dataset(tmp_path).label_kind == "semantic"
+        [entry] = read_for(oracle(label_kind="instance"), tmp_path)
+        np.testing.assert_array_equal(entry.objects, labels)
+
+    def test_other_data_may_lack_a_class(self, tmp_path: Path) -> None:
+        """One region a class would be taken for objects, were the artefact's labels not classes."""
+        model = self.trained_on_values((0, 60, 130))
+        write_pair(tmp_path, squares("a").image[0], 130 * squares("a").semantic)
+        dataset = read_for(model, tmp_path)
+        assert (dataset.label_kind, dataset.num_classes) == ("semantic", 3)
+        np.testing.assert_array_equal(dataset[0].semantic, 2 * squares("a").semantic)
+        scores = evaluate(model, dataset).scores
+        assert scores["iou_0"].value == 1.0
+        assert scores["iou_1"].value == scores["iou_2"].value == 0.0
+
+    @pytest.mark.parametrize(("trained", "given"), [((0, 255), 1), ((0, 1), 255), ((), 7)])
+    def test_a_mask_is_one_whatever_white_is_called(
+        self, tmp_path: Path, trained: tuple[int, ...], given: int
+    ) -> None:
+        write_pair(tmp_path, squares("a").image[0], given * squares("a").semantic)
+        model = self.trained_on_values(trained, num_classes=2)
+        np.testing.assert_array_equal(read_for(model, tmp_path)[0].semantic, squares("a").semantic)
+
+    def test_values_that_training_did_not_know_are_refused(self, tmp_path: Path) -> None:
+        write_pair(tmp_path, squares("a").image[0], 7 * squares("a").semantic)
+        with pytest.raises(DatasetError, match=r"value\(s\) 7, .* knows the value\(s\) 0, 60, 130"):
+            read_for(self.trained_on_values((0, 60, 130)), tmp_path)
+
+    def trained_on_values(self, values: tuple[int, ...], num_classes: int = 3) -> Oracle:
+        model = oracle(num_classes)
+        update = {"label_values": values}
+        return oracle(num_classes, training=model.manifest.training.model_copy(update=update))
 
     def test_pixels_of_the_ignored_value_are_marked(self, tmp_path: Path) -> None:
         labels = np.zeros((40, 40), np.uint8)

@@ -3,11 +3,13 @@
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.architecture import Architecture
@@ -16,12 +18,17 @@ from model.instances import foreground
 from model.network import UNet
 from model.segmentation import softmax
 from tests.training.conftest import make_manifest
+from tests.training.files import noise, stripes, write_many, write_pair
 from tests.training.networks import bright_is_object, drawn, manifest_for, write_spots
-from training.data.dataset import AnnotatedImage, Dataset
+from training import validation
+from training.data import dataset as dataset_module
+from training.data.dataset import AnnotatedImage, Dataset, read_dataset
+from training.data.forms import Pair
+from training.data.split import bands, hold_out
 from training.evaluate import infer
 from training.metrics import mean_iou, sweep_overlap, sweep_thresholds
 from training.tuning import tune
-from training.validation import MOST_IMAGES, NetworkModel, settle, spread_over
+from training.validation import MOST_IMAGES, MOST_PIXELS, NetworkModel, settle, spread_over
 
 CPU = torch.device("cpu")
 
@@ -99,6 +106,26 @@ class TestInstanceLabels:
         blamed = replace(kept, ignored=None)
         assert settle(model, [kept]).value > 0.9
         assert settle(model, [blamed]).value < 0.7
+
+    def test_one_map_of_every_image_is_kept(
+        self, model: NetworkModel, spots: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept: list[NDArray[Any]] = []
+
+        def noted(maps: Sequence[NDArray[Any]], references: Sequence[NDArray[Any]]) -> Any:
+            kept.extend(owner(found) for found in maps)
+            return tune(maps, references)
+
+        monkeypatch.setattr(validation, "tune", noted)
+        settle(model, spots)
+        assert [found.nbytes for found in kept] == [4 * 60 * 80] * len(spots)
+
+
+def owner(array: NDArray[Any]) -> NDArray[Any]:
+    """Give the array that holds the memory of a view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 class TestTwoClasses:
@@ -187,6 +214,36 @@ def test_what_is_settled_is_plain_numbers_that_a_checkpoint_holds(
         assert all(type(value) in (int, float) for value in (found.rule or {}).values())
 
 
+class Watched(Sequence[AnnotatedImage]):
+    """Images whose annotations are watched: how many were in use when each next one was read."""
+
+    def __init__(self, images: Dataset) -> None:
+        self.images = images
+        self.in_use: list[int] = []
+        self.annotations: list[weakref.ref[Any]] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.in_use.append(sum(reference() is not None for reference in self.annotations))
+        entry = self.images[index]
+        objects, semantic = entry.objects.copy(), entry.semantic.copy()
+        self.annotations += [weakref.ref(objects), weakref.ref(semantic)]
+        return replace(entry, objects=objects, semantic=semantic)
+
+
+@pytest.mark.parametrize(("classes", "score"), [(2, "v_rand"), (2, "iou"), (3, "iou")])
+def test_where_no_rule_is_settled_images_are_let_go_one_by_one(
+    tmp_path: Path, classes: int, score: str
+) -> None:
+    images = Watched(write_spots(tmp_path, count=6))
+    network = drawn(Architecture(num_classes=classes, depth=1, base_channels=4))
+    model = in_training(network, manifest_for(network))
+    settle(of_kind(model, label_kind="semantic", main_score=score), images)
+    assert max(images.in_use) <= 4, "both annotations of the last two images"
+
+
 class Counted(Sequence[AnnotatedImage]):
     """Images drawn when they are asked for, and the most that were alive when one was."""
 
@@ -199,6 +256,8 @@ class Counted(Sequence[AnnotatedImage]):
         return self.total
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(self.total)[index]]
         if index >= self.total:
             raise IndexError
         alive = sum(reference() is not None for reference in self.drawn)
@@ -218,15 +277,56 @@ class TestSpread:
         names = [entry.name for entry in spread_over(Counted(101), 5)]
         assert names == ["t0", "t25", "t50", "t75", "t100"]
 
-    def test_they_are_read_when_they_are_asked_for(self) -> None:
+    def test_they_are_read_when_they_are_asked_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[str] = []
+        reader = getattr(dataset_module, "read_image")  # noqa: B009 (it is not exported)
+        images = write_many(tmp_path, 30)
+
+        def noted(pair: Pair) -> NDArray[Any]:
+            read.append(pair.name)
+            return np.asarray(reader(pair))
+
+        monkeypatch.setattr(dataset_module, "read_image", noted)
+        chosen = spread_over(images, 10)
+        assert len(chosen) == 10
+        assert not read
+        assert [entry.name for entry in chosen] == read
+        assert read[0] == "t0"
+        assert read[-1] == "t29"
+
+    def test_they_are_read_one_by_one(self) -> None:
         images = Counted(1000)
         chosen = spread_over(images, 10)
         assert len(chosen) == 10
-        assert not images.drawn
         for _ in chosen:
             pass
-        assert len(images.drawn) == 10
         assert images.most_alive <= 2
+
+    def test_of_large_images_fewer_are_taken(self, tmp_path: Path) -> None:
+        """Four of them have the most pixels that there may be."""
+        images = replace(write_many(tmp_path, 7), shapes=((1, 4096, 4096),) * 7)
+        chosen = spread_over(images, MOST_IMAGES)
+        assert MOST_PIXELS == 4 * 4096**2
+        assert len(chosen) == 4
+        assert len(spread_over(images[:4], MOST_IMAGES)) == 4
+
+    def test_few_pixels_are_spread_over_all_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(validation, "MOST_PIXELS", 5 * 16)
+        names = [entry.name for entry in spread_over(Counted(101), MOST_IMAGES)]
+        assert names == ["t0", "t25", "t50", "t75", "t100"]
+
+    def test_one_image_is_taken_however_large(self, tmp_path: Path) -> None:
+        images = replace(write_many(tmp_path, 3), shapes=((1, 40000, 40000),) * 3)
+        assert [entry.name for entry in spread_over(images[:0], 5)] == []
+        assert len(spread_over(images, 5)) == len(spread_over(images[:1], 5)) == 1
+
+    def test_the_one_region_of_a_single_image_is_taken(self, tmp_path: Path) -> None:
+        write_pair(tmp_path, noise((24, 90)), stripes((24, 90)))
+        _, held_out = hold_out(read_dataset(tmp_path), 4, 1)
+        [entry] = spread_over(held_out, MOST_IMAGES)
+        assert entry.semantic.shape == bands(24, 90, 4, 1)[1].shape
 
 
 def test_a_model_of_two_classes_has_logits_of_the_image_s_size(

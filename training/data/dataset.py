@@ -18,6 +18,8 @@ from training.data.verdict import LabelsAsked, Survey, Verdict
 
 MOST_SEMANTIC = 256
 """Class ids are held in 8 bits."""
+MOST_NAMED = 16
+"""Values that a message lists."""
 
 Shape = tuple[int, int, int]
 
@@ -57,7 +59,8 @@ class Dataset(Sequence[AnnotatedImage]):
     shapes: tuple[Shape, ...]
     """(C, H, W) of each image."""
     values: tuple[int, ...]
-    """Values in the label files, in order; of semantic labels, the place of each is its class."""
+    """Values that label files may hold, in order; of semantic labels, the place of each is its
+    class."""
     ignore: int | None = None
     """Value in the label files of pixels that the labels say nothing about."""
 
@@ -135,7 +138,12 @@ class Dataset(Sequence[AnnotatedImage]):
         return _without(classes, ignored).astype(np.uint8)
 
 
-def read_dataset(path: Path, labels: LabelsAsked = "auto", ignore: int | None = None) -> Dataset:
+def read_dataset(
+    path: Path,
+    labels: LabelsAsked = "auto",
+    ignore: int | None = None,
+    known: tuple[int, ...] = (),
+) -> Dataset:
     """Find the annotated images of a data set, and what their labels hold.
 
     Labels are read once, one after the other; of images, the headers alone.
@@ -144,9 +152,13 @@ def read_dataset(path: Path, labels: LabelsAsked = "auto", ignore: int | None = 
         path: A folder in one of the three forms of `training.data.forms`.
         labels: What labels hold; `auto` tells it by their values.
         ignore: Value in the label files of pixels that are neither class nor object.
+        known: Values by class of the labels that a model was trained on. Semantic labels with no
+            others have the same classes, whichever of them are there. As many values, some of them
+            others, have their classes by their order, unless a known one were to change its class.
 
     Raises:
-        DatasetError: saying which file is missing, does not fit its partner, or cannot be read.
+        DatasetError: saying which file is missing, does not fit its partner, or cannot be read; or
+            which values have no class among the known ones.
     """
     found = find_pairs(path)
     if found.alone:
@@ -154,17 +166,20 @@ def read_dataset(path: Path, labels: LabelsAsked = "auto", ignore: int | None = 
         raise DatasetError(f"{path}: {len(found.alone)} file(s) have no partner: {names}.")
     survey = Survey(ignore)
     shapes = tuple(_survey(pair, survey) for pair in found.pairs)
-    _require_values(path, survey)
+    _require_values(path, survey, 1 if known else 2)
     verdict = survey.verdict(labels)
+    values = tuple(sorted(survey.values))
+    if known and verdict.kind == "semantic":
+        values = _classed(path, values, known)
     return Dataset(
         path=path,
         label_kind=verdict.kind,
-        num_classes=_count_classes(path, verdict, survey),
+        num_classes=_count_classes(path, verdict, values, ignore),
         in_channels=_count_channels(path, shapes),
         verdict=verdict.reason,
         pairs=found.pairs,
         shapes=shapes,
-        values=tuple(sorted(survey.values)),
+        values=values,
         ignore=ignore,
     )
 
@@ -191,8 +206,8 @@ def _survey(pair: Pair, survey: Survey) -> Shape:
     return shape
 
 
-def _require_values(path: Path, survey: Survey) -> None:
-    if len(survey.values) < 2:
+def _require_values(path: Path, survey: Survey, least: int) -> None:
+    if len(survey.values) < least:
         rest = "" if survey.ignore is None else f" apart from the ignored {survey.ignore}"
         found = f"the one value {min(survey.values)}" if survey.values else "no value"
         raise DatasetError(f"{path}: all labels have {found}{rest}; nothing to learn.")
@@ -207,14 +222,36 @@ def _count_channels(path: Path, shapes: Sequence[Shape]) -> int:
     return max(channels)
 
 
-def _count_classes(path: Path, verdict: Verdict, survey: Survey) -> int:
+def _classed(path: Path, values: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the value of every class, known or by order."""
+    others = [value for value in values if value not in known]
+    if not others:
+        return known
+    if len(values) == len(known) and all(
+        own == value or own not in known for own, value in zip(values, known, strict=True)
+    ):
+        return values
+    raise DatasetError(
+        f"{path}: the labels hold {_listed(others)}, which the model was not trained on; it knows "
+        f"{_listed(known)}. If a value marks pixels that do not count, say --ignore {others[-1]}."
+    )
+
+
+def _listed(values: Sequence[int]) -> str:
+    more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
+    return f"the value(s) {', '.join(map(str, values[:MOST_NAMED]))}{more}"
+
+
+def _count_classes(
+    path: Path, verdict: Verdict, values: tuple[int, ...], ignore: int | None
+) -> int:
     if verdict.kind == "instance":
-        if survey.ignore == 0:
+        if ignore == 0:
             raise DatasetError(
                 f"{path}: in labels of objects 0 is the background, which cannot be ignored."
             )
         return 2
-    count = len(survey.values)
+    count = len(values)
     if count > MOST_SEMANTIC:
         raise DatasetError(f"{path}: {count} classes; at most {MOST_SEMANTIC} are told apart.")
     return count

@@ -170,6 +170,63 @@ def test_a_class_has_one_number_in_all_images(tmp_path: Path) -> None:
     assert [int(entry.semantic.max()) for entry in dataset] == [1, 2]
 
 
+KNOWN = (0, 60, 130)
+
+
+@pytest.mark.parametrize(("value", "place"), [(60, 1), (130, 2)])
+def test_known_values_have_their_classes_where_others_are_missing(
+    tmp_path: Path, value: int, place: int
+) -> None:
+    dataset = made([stripes(value=value)], tmp_path, labels="semantic", known=KNOWN)
+    assert (dataset.num_classes, dataset.values) == (3, KNOWN)
+    np.testing.assert_array_equal(dataset[0].semantic, place * stripes())
+
+
+@pytest.mark.parametrize("value", KNOWN)
+def test_one_known_value_alone_is_labels_too(tmp_path: Path, value: int) -> None:
+    dataset = made([np.full((6, 6), value, np.uint8)], tmp_path, labels="semantic", known=KNOWN)
+    assert set(dataset[0].semantic.ravel().tolist()) == {KNOWN.index(value)}
+
+
+@pytest.mark.parametrize(
+    ("values", "known"), [((0, 1), (0, 255)), ((0, 255), (0, 1)), ((0, 1, 2), KNOWN)]
+)
+def test_as_many_values_as_are_known_have_their_classes_by_order(
+    tmp_path: Path, values: tuple[int, ...], known: tuple[int, ...]
+) -> None:
+    labels = np.tile(np.array(values, np.uint8), (6, 3))
+    (entry,) = made([labels], tmp_path, labels="semantic", known=known)
+    assert entry.semantic[0, : len(values)].tolist() == list(range(len(values)))
+
+
+@pytest.mark.parametrize(
+    ("values", "known", "said"),
+    [
+        ((0, 7), KNOWN, r"hold the value\(s\) 7, .* knows the value\(s\) 0, 60, 130\."),
+        ((0, 60, 130, 131, 255), KNOWN, r"the value\(s\) 131, 255, .* say --ignore 255"),
+        ((1, 2), (0, 1), r"the value\(s\) 2, .* knows the value\(s\) 0, 1\."),
+        (tuple(range(30)), (0, 1), r"15, 16, 17 and 12 more, which"),
+    ],
+)
+def test_values_that_have_no_class_are_refused_with_those_that_have(
+    tmp_path: Path, values: tuple[int, ...], known: tuple[int, ...], said: str
+) -> None:
+    labels = np.tile(np.array(values, np.uint8), (6, 1))
+    with pytest.raises(DatasetError, match=said):
+        made([labels], tmp_path, labels="semantic", known=known)
+
+
+def test_an_ignored_value_need_not_be_known(tmp_path: Path) -> None:
+    labels = np.tile([0, 60, 255], (6, 3)).astype(np.uint8)
+    dataset = made([labels], tmp_path, labels="semantic", ignore=255, known=KNOWN)
+    assert dataset[0].semantic[0, :3].tolist() == [0, 1, 0]
+
+
+def test_ids_of_objects_need_not_be_known(tmp_path: Path) -> None:
+    dataset = made([stripes(value=7)], tmp_path, labels="instance", known=KNOWN)
+    assert (dataset.num_classes, dataset.values) == (2, (0, 7))
+
+
 def test_the_objects_of_classes_are_their_pieces(tmp_path: Path) -> None:
     dataset = made([stripes((12, 9))], tmp_path)
     np.testing.assert_array_equal(np.unique(dataset[0].objects), [0, 1, 2, 3])
