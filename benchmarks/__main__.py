@@ -1,7 +1,8 @@
 """What the service costs and gains, side by side: `python -m benchmarks [ROWS …]`.
 
 Every family of rows runs in a process of its own, one after the other. What cannot be measured is
-a row that says why. A full run is kept in `benchmarks/results/serving.json`, any other in `build/`.
+a row that says why. A full run of a commit is kept in `benchmarks/results/serving.json`, any other
+in `build/bench/`.
 """
 
 import argparse
@@ -17,12 +18,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.machine import describe
+from benchmarks.kept import BUILD, NOT_KEPT, keep, write
+from benchmarks.machine import commit, describe
 from benchmarks.row import Row, table
 from benchmarks.subject import ROOT
 
 RESULT = ROOT / "benchmarks" / "results" / "serving.json"
-BUILD = ROOT / "build" / "bench"
 FAMILIES = (
     "requests",
     "encoding",
@@ -48,21 +49,23 @@ def main(words: Sequence[str] | None = None) -> int:
     """Measure, print a table, and write the result; or be one family.
 
     Returns:
-        1 if a bar was missed or a row failed, else 0.
+        3 if a full run was that of no commit, else 1 if a bar was missed or a row failed, else 0.
     """
     arguments = _parser().parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended, too
     if arguments.alone:
         return measure_alone(arguments.alone, quick=arguments.quick)
     BUILD.mkdir(parents=True, exist_ok=True)
+    measured = commit()
     chosen = [name for name in FAMILIES if name in (arguments.rows or FAMILIES)]
     found = [measure_apart(name, quick=arguments.quick) for name in chosen]
     rows = [Row.from_fields(row) for family in found for row in family["rows"]]
-    print(f"\n{table(rows)}")
-    complete = len(chosen) == len(FAMILIES) and not arguments.quick
-    path = RESULT if complete else BUILD / "serving.json"
-    path.write_text(json.dumps(record(found, quick=arguments.quick), indent=2) + "\n")
-    print(f"\nwritten to {path.relative_to(ROOT)}")
+    print(f"\n{table(rows)}\n")
+    result = record(found, quick=arguments.quick)
+    if len(chosen) < len(FAMILIES) or arguments.quick:
+        write(BUILD / RESULT.name, result)
+    elif not keep(RESULT, result, measured):
+        return NOT_KEPT
     return int(any(row.verdict in ("missed", "failed") for row in rows))
 
 

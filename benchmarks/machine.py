@@ -3,14 +3,19 @@
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 
+from benchmarks.subject import ROOT
 from model.cores import usable_cores
 from model.sessions.processor import BFLOAT16, CPUINFO, INT8, computes_in
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Instruction sets that decide how fast a convolution is, as Linux names them."""
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "monai", "uvicorn")
+MEASURED = (
+    *("model", "service", "training", "benchmarks/*.py", "pyproject.toml", "docs/samples"),
+    ":(exclude)*.md",
+)
+"""What a measurement depends on, as git is asked about it."""
 
 
 def describe() -> dict[str, object]:
@@ -22,8 +27,18 @@ def describe() -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "commit": _commit(),
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Name the commit that is measured; nothing where there is no git.
+
+    It ends in `-dirty` where something that is measured is not as it was committed.
+    """
+    name = _git("describe", "--always")
+    is_dirty = bool(name and _git("status", "--porcelain", "--", *MEASURED))
+    return name + "-dirty" * is_dirty
 
 
 def has_vnni() -> bool:
@@ -50,11 +65,12 @@ def _version(package: str) -> str:
         return ""
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
+def _git(*words: str) -> str:
+    """Ask git, which then leaves its index to others; nothing where it fails or is not there."""
+    command = ["git", "--no-optional-locks", *words]
     try:
         done = subprocess.run(  # noqa: S603 (our own command)
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            command, cwd=ROOT, capture_output=True, text=True, check=False
         )
     except OSError:
         return ""

@@ -3,10 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 REST_S = 0.25
 """Before each turn: ONNX Runtime's and OpenMP's threads spin on after a run, and whoever came next
 would pay for that with a core."""
+
+T = TypeVar("T")
 
 Seconds = dict[str, list[float]]
 """Of every contestant, the time of each of its turns, in s."""
@@ -31,9 +34,15 @@ def in_turns_cold(contestants: Mapping[str, Callable[[], object]], rounds: int) 
 
 def seconds_of(run: Callable[[], object]) -> float:
     """Time one turn, in s."""
+    seconds, _ = timed(run)
+    return seconds
+
+
+def timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Time one turn, in s, and give what came of it, too."""
     began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    found = run()
+    return time.perf_counter() - began, found
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], first: str, second: str) -> float:

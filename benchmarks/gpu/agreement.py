@@ -1,4 +1,4 @@
-"""Whether what a GPU gives agrees with the CPU: labels may differ where two classes tie."""
+"""Whether what a GPU gives agrees with the CPU: its labels may differ where two classes tie."""
 
 from typing import Any
 
@@ -16,18 +16,20 @@ def agreement(
     manifest: Manifest,
     exact: NDArray[np.float32],
     found: NDArray[np.float32],
+    labels: NDArray[np.uint8],
     precision: str,
 ) -> dict[str, Any]:
-    """Hold logits (K, h, w) against exact ones, and the labels that they decide for.
+    """Hold logits (K, h, w) and labels (h, w) of a GPU against the logits of the CPU.
 
     Args:
         manifest: How labels are decided.
-        exact: What the CPU gives.
-        found: What is held against it.
-        precision: What the latter was computed in.
+        exact: The logits of the CPU.
+        found: Those of the GPU.
+        labels: What the GPU decided for by itself.
+        precision: What it computed in.
     """
     bar = TOLERANCES[precision] * max(1.0, float(np.abs(exact).max()))
-    differ = manifest.decide(exact) != manifest.decide(found)
+    differ = manifest.decide(exact) != labels
     ties = distance_to_another_label(manifest, exact) <= 2 * bar
     error = float(np.abs(exact - found).max())
     return {

@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.gpu.rows import Row
+from benchmarks.gpu.measured import Measured, attempt
 from benchmarks.images import sample
 from benchmarks.subject import MODEL
 from benchmarks.trend import trend
+from benchmarks.turns import seconds_of
 from model.architecture import Architecture
 from model.artefact import Manifest
+from model.errors import DeviceError
 from model.planner import TileShapes, plan_tiles, work
 from model.runtime import Runtime
 from model.segmentation import (
@@ -50,16 +53,16 @@ MOST_DIFFER = 1e-3
 MIB = 1 << 20
 
 
-def measure_shipped(rates: Mapping[str, float]) -> list[Row]:
+def measure_shipped(rates: Mapping[str, float]) -> list[Measured]:
     """Time 512×512 images with the shipped model.
 
     Args:
         rates: FLOP/s of a large product, by precision.
     """
-    return [_measure_rate(MODEL, name, rates) for name in ENGINES]
+    return _measure_engines(MODEL, rates)
 
 
-def measure_paper(rates: Mapping[str, float]) -> list[Row]:
+def measure_paper(rates: Mapping[str, float]) -> list[Measured]:
     """Time 512×512 images with a network of the paper's width that nobody trained.
 
     Args:
@@ -70,37 +73,48 @@ def measure_paper(rates: Mapping[str, float]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "untrained.onnx"
         write_artefact(path, PAPER)
-        return [_measure_rate(path, name, rates) for name in ENGINES]
+        return _measure_engines(path, rates)
 
 
-def _measure_rate(path: Path, name: str, rates: Mapping[str, float]) -> Row:
-    options, places = ENGINES[name]
+def _measure_engines(path: Path, rates: Mapping[str, float]) -> list[Measured]:
+    """Measure one engine after the other; one that fails does not stop the others."""
+    found: list[Measured] = []
+    for name, (options, places) in ENGINES.items():
+        engine = partial(_measure_rate, path, options, places, rates)
+        found += [{"engine": name} | one for one in attempt(engine)]
+    return found
+
+
+def _measure_rate(
+    path: Path, options: CudaOptions, places: Sequence[str], rates: Mapping[str, float]
+) -> list[Measured]:
     with engine_on(path, options, places, one_shape=True) as (engine, model):
         images = [begin((EDGE, EDGE), model.shapes, model.manifest) for _ in range(IMAGES)]
         alone = asyncio.run(latencies(engine, model, images[:ALONE], at_a_time=1))
-        began = time.perf_counter()
-        asyncio.run(latencies(engine, model, images, AT_A_TIME))
-        seconds = time.perf_counter() - began
+        many = latencies(engine, model, images, AT_A_TIME)
+        seconds = seconds_of(partial(asyncio.run, many))
         flop = work(images[0].plan, model.manifest.architecture)
         precision = model.precision
-    return {
-        "model": path.stem,
-        "base_channels": model.manifest.architecture.base_channels,
-        "engine": name,
-        "alone_ms": 1e3 * statistics.median(alone[COLD:]),
-        "at_a_time": AT_A_TIME,
-        "images_a_second": IMAGES / seconds,
-        "share_of_product": IMAGES * flop / seconds / rates[precision],
-    }
+    return [
+        {
+            "model": path.stem,
+            "base_channels": model.manifest.architecture.base_channels,
+            "alone_ms": 1e3 * statistics.median(alone[COLD:]),
+            "at_a_time": AT_A_TIME,
+            "images_a_second": IMAGES / seconds,
+            "share_of_product": IMAGES * flop / seconds / rates[precision],
+        }
+    ]
 
 
-def measure_memory() -> list[Row]:
+def measure_memory() -> list[Measured]:
     """Run many images of many sizes; now and then look at the card's memory, and at a result."""
     on_cpu = Runtime(MODEL, "cpu")
     sizes = [SIZES[index] for index in np.random.default_rng(0).integers(0, len(SIZES), REQUESTS)]
     step = REQUESTS // SOUNDINGS
     used: list[float] = []
     differ: list[float] = []
+    seconds = 0.0
     began = time.perf_counter()
     with engine_on(MODEL, CudaOptions(), ("cuda:0",)) as (engine, model):
         warm_up_s = time.perf_counter() - began
@@ -109,12 +123,14 @@ def measure_memory() -> list[Row]:
                 begin(size, model.shapes, model.manifest, output)
                 for size, output in zip(sizes[start : start + step], cycle(OUTPUTS), strict=False)
             ]
-            asyncio.run(latencies(engine, model, images, at_a_time=8))
+            some = latencies(engine, model, images, at_a_time=8)
+            seconds += seconds_of(partial(asyncio.run, some))
             used.append(gpu_memory(0).used_bytes / MIB)
             differ.append(share_that_differs(images[0], sizes[start], on_cpu))
     return [
         {
             "requests": REQUESTS,
+            "requests_a_second": REQUESTS / seconds,
             "warm_up_s": warm_up_s,
             "shapes": len(model.warm_shapes),
             "used_mib": used,
@@ -165,6 +181,9 @@ def engine_on(
         options: How the GPU is used.
         places: Each has a worker.
         one_shape: Warm up what a 512×512 image needs, in place of all shapes.
+
+    Raises:
+        DeviceError: if it does not become warm on every one of them.
     """
     runtimes = [Runtime(path, place, cuda=options) for place in places]
     shapes = tile_shapes(runtimes[0], DEFAULT_TILE_EDGE)
@@ -174,6 +193,10 @@ def engine_on(
         shapes = TileShapes(edge**2, (edge,))
     model = Loaded(runtimes, shapes)
     model.warm_up(threading.Event())
+    if model.state != "ready" or len(model.runtimes) < len(places):
+        warm = 0 if model.failure else len(model.runtimes)
+        reason = f"{path.stem} became warm on {warm} of {len(places)} places {model.failure}"
+        raise DeviceError(reason.strip())
     engine = Engine(len(runtimes))
     engine.start()
     try:

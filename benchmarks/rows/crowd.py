@@ -7,10 +7,9 @@ runs is not taken from the device. The device's speed is that which one client h
 """
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-import httpx
 import numpy as np
 
 from benchmarks.clients import Sent, send
@@ -18,6 +17,7 @@ from benchmarks.images import png, sample
 from benchmarks.row import Row
 from benchmarks.serving import served
 from benchmarks.subject import MODEL
+from benchmarks.turns import timed
 from model.architecture import Architecture
 from model.geometry import flops
 from model.planner import plan_tiles
@@ -42,10 +42,11 @@ def measure(*, quick: bool) -> Iterator[Row]:
     images = [bodies[edge] for edge in edges]
     with served(**ROOM) as client:
         send(client, [bodies[256]], 1)
-        singles = [timed(client, images, 1)]
-        crowd, sent = timed(client, images, CLIENTS)
+        one, all_at_once = (partial(send, client, images, clients) for clients in (1, CLIENTS))
+        singles = [timed(one)]
+        crowd, sent = timed(all_at_once)
         if not quick:
-            singles.append(timed(client, images, 1))
+            singles.append(timed(one))
     alone = statistics.mean(seconds for seconds, _ in singles)
     pixels = sum(edge**2 for edge in edges)
     yield Row(
@@ -61,7 +62,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 
 def latency_row(edges: Sequence[int], sent: Sequence[Sent], alone_s: float) -> Row:
-    """Hold the time of every request against its fair share."""
+    """Hold the time of every request of the crowd against its fair share."""
     architecture = Runtime(MODEL, "cpu").manifest.architecture
     shares = fair_shares(edges, architecture, alone_s)
     seconds = np.array([one.seconds for one in sent])
@@ -71,8 +72,9 @@ def latency_row(edges: Sequence[int], sent: Sequence[Sent], alone_s: float) -> R
         f"p99 of latency / fair share, {CLIENTS} clients",
         float(np.percentile(relative, 99)),
         at_most=1,
-        says=f"latency p50 {p50:.3g} s, p99 {p99:.3g} s; of the fair share p50 "
-        f"{np.median(relative):.2f}",
+        says=f"of {len(sent)} requests: latency p50 {p50:.3g} s, p99 {p99:.3g} s, longest "
+        f"{seconds.max():.3g} s; of the fair share p50 {np.median(relative):.2f}, longest "
+        f"{relative.max():.2f}",
         numbers={"latency_s": seconds.tolist(), "of_fair_share": relative.tolist()},
     )
 
@@ -90,13 +92,6 @@ def fair_shares(edges: Sequence[int], architecture: Architecture, alone_s: float
     turn = max(flops(architecture, plan.tile_shape) for plan in plans)
     speed = sum(works) / alone_s
     return [(sum(min(work, other) for other in works) + turn) / speed for work in works]
-
-
-def timed(client: httpx.Client, images: Sequence[bytes], clients: int) -> tuple[float, list[Sent]]:
-    """Send all images, and give how long that took, in s, and what became of each."""
-    began = time.perf_counter()
-    sent = send(client, images, clients)
-    return time.perf_counter() - began, sent
 
 
 def mixed(*, quick: bool) -> list[int]:

@@ -5,11 +5,10 @@ them; bad ones must be refused as documented; some clients leave. After each rou
 nothing is in flight, the memory of the server and its children is sampled. Its growth is within
 noise if the slope of its second half is at most two standard errors above 0. In the end nothing may
 be held, threads, children and open files must be as many as at half-time at most, and SIGTERM must
-end the server with 0.
+end the server with 0. A full run of a commit is kept in `benchmarks/results/soak.json`.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -25,7 +24,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.kept import NOT_KEPT, keep
+from benchmarks.machine import commit, describe
 from benchmarks.serving import SERVICE, free_port, process, stop, variables
 from benchmarks.soak.cases import Case, Kind, bad_cases, cancelled_cases, good_cases
 from benchmarks.soak.client import send
@@ -91,18 +91,22 @@ class Outcome:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Soak a server, say what was found, and write it down."""
+    """Soak a server, say what was found, and write it down.
+
+    Returns:
+        3 if a full run was that of no commit, else 1 if there was a fault, else 0.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--requests", type=int, default=REQUESTS)
     arguments = parser.parse_args(words)
-    began = time.perf_counter()
+    measured, began = commit(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         write_artefact(Path(folder) / "tiny.onnx", ARCHITECTURE)
         outcome = soak(Path(folder), arguments.requests)
     seconds = time.perf_counter() - began
     print(report(outcome, seconds))
-    if arguments.requests == REQUESTS:
-        RESULT.write_text(json.dumps(record(outcome, seconds), indent=2) + "\n")
+    if arguments.requests == REQUESTS and not keep(RESULT, record(outcome, seconds), measured):
+        return NOT_KEPT
     return int(bool(outcome.faults()))
 
 

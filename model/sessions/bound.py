@@ -17,7 +17,8 @@ from model.sessions.onnx import CPU, OnnxSession
 
 Memory = tuple[Literal["cpu", "cuda"], int]
 """Whose memory the buffers lie in: a kind of device, and which one."""
-Output = Literal["logits", "labels"]
+Given = Literal["logits", "labels"]
+"""What of a network a run gives."""
 
 MOST_BUFFER_BYTES = 512 << 20
 """Buffers that are kept on a device; those used longest ago are given up for others."""
@@ -73,7 +74,7 @@ class BoundSession(OnnxSession):
         self._architecture = architecture
         self._memory = memory
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[Output, tuple[int, ...]], _Buffers] = OrderedDict()
+        self._kept: OrderedDict[tuple[Given, tuple[int, ...]], _Buffers] = OrderedDict()
         self._numbers = count(1)
 
     @property
@@ -91,21 +92,21 @@ class BoundSession(OnnxSession):
         labels: NDArray[np.uint8] = self._buffers("labels", tiles).run(self._session, tiles)
         return labels
 
-    def _buffers(self, output: Output, tiles: NDArray[np.float32]) -> _Buffers:
-        key = output, tiles.shape
+    def _buffers(self, given: Given, tiles: NDArray[np.float32]) -> _Buffers:
+        key = given, tiles.shape
         if key not in self._kept:
-            self._kept[key] = self._bind(output, tiles.shape)
+            self._kept[key] = self._bind(given, tiles.shape)
             while self.buffer_bytes > self._most_bytes and len(self._kept) > 1:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _bind(self, output: Output, shape: tuple[int, ...]) -> _Buffers:
+    def _bind(self, given: Given, shape: tuple[int, ...]) -> _Buffers:
         batch, _, height, width = shape
         geometry = Geometry(self._architecture.depth)
         edges = geometry.output_edge(height), geometry.output_edge(width)
-        classes = (self._architecture.num_classes,) if output == "logits" else ()
-        dtype = np.float32 if output == "logits" else np.uint8
+        classes = (self._architecture.num_classes,) if given == "logits" else ()
+        dtype = np.float32 if given == "logits" else np.uint8
         written = batch, *classes, *edges
         empty = onnxruntime.OrtValue.ortvalue_from_shape_and_type
         tiles, result = (
@@ -114,7 +115,7 @@ class BoundSession(OnnxSession):
         )
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("tile", tiles)
-        binding.bind_ortvalue_output(output, result)
+        binding.bind_ortvalue_output(given, result)
         options = onnxruntime.RunOptions()
         # Where a run is recorded as a CUDA graph, it holds for these addresses alone.
         options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))

@@ -29,7 +29,11 @@ GpuPrecision = Literal["fp32", "fp16"]
 
 @dataclass(frozen=True, slots=True)
 class CudaOptions:
-    """How a GPU is used: the one place where that is switched, and weighed by benchmarks/gpu/."""
+    """How a GPU is used.
+
+    The service sets precision, TensorRT's folder and the largest edge; the other fields are for
+    benchmarks/gpu/, which weighs them: what a GPU is served with are their defaults.
+    """
 
     precision: GpuPrecision = "fp32"
     """`fp32` gives the labels of the CPU, off ties; `fp16` lets the tensor cores compute."""

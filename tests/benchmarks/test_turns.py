@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 
-from benchmarks.turns import in_turns, ratio
+from benchmarks.turns import in_turns, ratio, seconds_of, timed
 
 
 def test_contestants_take_turns_after_one_that_does_not_count() -> None:
@@ -12,6 +12,12 @@ def test_contestants_take_turns_after_one_that_does_not_count() -> None:
 
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert [len(turns) for turns in seconds.values()] == [2, 2]
+
+
+def test_a_turn_gives_what_came_of_it_beside_its_time() -> None:
+    seconds, found = timed(lambda: "mask")
+    assert (seconds >= 0, found) == (True, "mask")
+    assert seconds_of(lambda: "mask") >= 0
 
 
 def test_a_ratio_is_the_median_of_those_within_the_rounds() -> None:

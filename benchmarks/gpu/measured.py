@@ -1,23 +1,23 @@
-"""Rows of a part: what was measured, by its name, or why it was not."""
+"""What a part has measured: values by their names, or why there are none."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Row = dict[str, Any]
+Measured = dict[str, Any]
 
 
-def attempt(measure: Callable[[], list[Row]]) -> list[Row]:
-    """Measure; what fails is a row that says why, and takes nothing else with it."""
+def attempt(measure: Callable[[], list[Measured]]) -> list[Measured]:
+    """Measure; what fails says why, and takes nothing else with it."""
     try:
         return measure()
     except Exception as exc:  # noqa: BLE001 (it is the result)
         return [{"failed": f"{exc} {exc.__cause__ or ''}".strip()[:300]}]
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Lay rows out under the names of their values."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in rows)]
+def columns(found: Sequence[Measured]) -> str:
+    """Lay out what was measured, each value under its name."""
+    names = list(dict.fromkeys(name for one in found for name in one))
+    cells = [names, *([_cell(one.get(name, "")) for name in names] for one in found)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
