@@ -6,7 +6,9 @@ The paper trains with both and shows neither alone. For each data set, number of
 four networks are trained alike but for these two, and scored on the same images, none of which was
 trained on. The seed chooses the images, the first parameters and the tiles; the four share it.
 
-Results are kept after every network in `benchmarks/results/ablation.json`; a second start goes on.
+Results are kept after every network in `benchmarks/results/ablation.json`; a second start goes on,
+and trains nothing where all is there. `--again` forgets what is kept and measures anew. Scores of
+other data, steps or networks are refused, and never mixed with new ones or written over unasked.
 The table and the plot of what there is are written to `docs/ablation.md` and `docs/ablation.svg`.
 """
 
@@ -25,29 +27,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from benchmarks.few_images import PLENTY, Material, score, train
 from benchmarks.subject import ROOT
-from model.architecture import Architecture
-from model.artefact import Manifest
-from model.geometry import Geometry
-from model.instances import InstanceRule
-from model.network import UNet
 from training.data.census import take_census
-from training.data.dataset import AnnotatedImage, read_dataset
-from training.data.split import split
-from training.draft import draft_manifest
-from training.evaluate import evaluate
-from training.plan import Plan, make_plan
-from training.run.arithmetic import laid_out
-from training.run.identity import Identity
-from training.run.loop import Loop
-from training.run.progress import Validation
-from training.settings import Compute, FitSettings
-from training.tiles.augmentation import Sampler
+from training.data.dataset import AnnotatedImage
+from training.plan import RIDGE_WEIGHT, make_plan
+from training.settings import FitSettings
 from training.tiles.store import Store, prepare
 from training.tiles.weight_map import BORDER_WEIGHT
-from training.validation import NetworkModel, settle, spread_over
 
 RESULT = ROOT / "benchmarks" / "results" / "ablation.json"
 TABLE, PLOT = ROOT / "docs" / "ablation.md", ROOT / "docs" / "ablation.svg"
@@ -67,8 +55,8 @@ ARMS = {
     "both": (True, BORDER_WEIGHT),
 }
 """Whether tiles are deformed elastically, and w0."""
-PLENTY = 1 << 40
-"""Free memory, in bytes, so that no plan depends on the machine's."""
+NEVER = 10**9
+"""Steps to the next validation."""
 KEPT = ("v_rand", "v_info", "seg", "ap50", "dice", "pixel_error")
 """Scores that the result holds."""
 NAMES = {"v_rand": "V_rand", "seg": "SEG", "dice": "Dice"}
@@ -90,33 +78,14 @@ class Trial:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Material:
-    """A data set, divided once for all networks."""
-
-    folder: Path
-    everything: Sequence[AnnotatedImage]
-    """All that may be trained on."""
-    scored: Sequence[AnnotatedImage]
-    manifest: Manifest
-    """Of any network that is trained on it."""
-
-    @classmethod
-    def read(cls, folder: Path) -> "Material":
-        """Read and divide a data set as `training.fit` does."""
-        dataset = read_dataset(folder)
-        settings = settings_of(folder)
-        everything, held_out = split(dataset, settings.folds, settings.fold)
-        plan = make_plan(take_census(everything[:1]), settings, PLENTY)
-        manifest = draft_manifest(settings, plan, dataset, (), ())
-        return cls(folder, everything, list(spread_over(held_out, MOST_SCORED)), manifest)
-
-    def chosen(self, images: int | None, seed: int) -> Sequence[AnnotatedImage]:
-        """Let the seed choose the training images."""
-        if images is None:
-            return self.everything
-        chosen = np.random.default_rng(seed).choice(len(self.everything), images, replace=False)
-        return [self.everything[int(index)] for index in sorted(chosen)]
+def chosen(
+    everything: Sequence[AnnotatedImage], images: int | None, seed: int
+) -> Sequence[AnnotatedImage]:
+    """Let the seed choose the training images."""
+    if images is None:
+        return everything
+    found = np.random.default_rng(seed).choice(len(everything), images, replace=False)
+    return [everything[int(index)] for index in sorted(found)]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -124,17 +93,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     parser.add_argument("data", nargs="+", help="NAME=FOLDER of annotated images")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--again", action="store_true", help="forget what is kept")
     arguments = parser.parse_args(words)
     folders = dict(word.split("=", 1) for word in arguments.data)
-    result = known(arguments.steps, list(folders))
-    materials = {name: Material.read(Path(folder)) for name, folder in folders.items()}
+    materials = {
+        name: Material.read(settings_of(Path(folder)), MOST_SCORED)
+        for name, folder in folders.items()
+    }
+    digests = {name: material.sha256 for name, material in materials.items()}
+    result = known(arguments.steps, digests, again=arguments.again)
     groups = itertools.product(SEEDS, folders, IMAGES)  # cut short, it is still a fair comparison
     for seed, data, images in groups:
         trials = [Trial(data, images, arm, seed) for arm in ARMS]
         missing = [trial for trial in trials if not is_known(trial, result)]
         if missing:
             with tempfile.TemporaryDirectory() as folder:
-                compare(missing, materials[data], Path(folder), arguments.steps, result)
+                asked = settings_of(Path(folders[data]), out=Path(folder), steps=arguments.steps)
+                compare(missing, materials[data], asked, result)
         TABLE.write_text(table(result))
         PLOT.write_text(plot(result))
     return 0
@@ -145,50 +120,55 @@ def is_known(trial: Trial, result: dict[str, Any]) -> bool:
     return any(row["trial"] == asdict(trial) for row in result["rows"])
 
 
-def known(steps: int, names: Sequence[str]) -> dict[str, Any]:
-    """Read what an earlier start with as many steps found, or begin anew."""
-    command = f"python -m benchmarks.ablation {' '.join(f'{name}={name}' for name in names)}"
-    command += f" --steps {steps}"
-    if RESULT.exists():
-        found: dict[str, Any] = json.loads(RESULT.read_text())
-        if found["command"] == command:
-            return found
-    network = f"{BASE_CHANNELS} base channels, depth 4"
-    return {
-        "command": command,
-        "network": network,
+def known(steps: int, data: dict[str, str], *, again: bool) -> dict[str, Any]:
+    """Read what an earlier start found, or begin anew.
+
+    Args:
+        steps: That every network is trained for.
+        data: Name and digest of each data set.
+        again: Forget what is there.
+
+    Raises:
+        SystemExit: if what is there was measured on other data, or otherwise.
+    """
+    names = " ".join(f"{name}={name}" for name in data)
+    wanted = {
+        "command": f"python -m benchmarks.ablation {names} --steps {steps}",
+        "data": data,
+        "network": f"{BASE_CHANNELS} base channels, depth 4",
         "tile_edge": TILE_EDGE,
         "steps": steps,
-        "torch": torch.__version__,
-        "rows": [],
     }
+    if again or not RESULT.exists():
+        return wanted | {"torch": torch.__version__, "rows": []}
+    found: dict[str, Any] = json.loads(RESULT.read_text())
+    differing = [name for name, value in wanted.items() if found.get(name) != value]
+    if differing:
+        raise SystemExit(
+            f"{RESULT} holds scores of another {', '.join(differing)}: nothing was measured. "
+            "--again measures all anew in their place."
+        )
+    return found
 
 
 def compare(
-    trials: Sequence[Trial], material: Material, folder: Path, steps: int, result: dict[str, Any]
+    trials: Sequence[Trial], material: Material, asked: FitSettings, result: dict[str, Any]
 ) -> None:
     """Train networks that differ in their arm alone, and note each as soon as it is scored."""
-    training = material.chosen(trials[0].images, trials[0].seed)
+    training = chosen(material.everything, trials[0].images, trials[0].seed)
     census = take_census(training)
     manifest = material.manifest
     stores: dict[float, Store] = {}
     for trial in trials:
         began = time.perf_counter()
         elastic, border_weight = ARMS[trial.arm]
-        settings = settings_of(
-            material.folder,
-            out=folder / "run",
-            steps=steps,
-            elastic=elastic,
-            border_weight=border_weight,
-            seed=trial.seed,
-            validate_every=steps + 1,
-        )
+        update = {"elastic": elastic, "border_weight": border_weight, "seed": trial.seed}
+        settings = asked.model_copy(update={**update, "out": asked.out / "run"})
         settings.out.mkdir(exist_ok=True)
         plan = make_plan(census, settings, PLENTY)
         manifest = manifest.model_copy(update={"intensity": plan.intensity})
         if border_weight not in stores:
-            place = folder / f"store-{border_weight:g}"
+            place = asked.out / f"store-{border_weight:g}"
             stores[border_weight] = prepare(place, training, manifest.architecture, plan)
         network = train(settings, stores[border_weight], plan, manifest.architecture)
         evaluation = score(network, manifest, material.scored, plan.compute)
@@ -212,34 +192,8 @@ def settings_of(folder: Path, **asked: Any) -> FitSettings:
     """Ask for the network and the tile that all have."""
     fields: dict[str, Any] = {"data": folder, "out": Path("run"), "batch": 1, "device": "cpu"}
     fields |= {"base_channels": BASE_CHANNELS, "tile_edge": TILE_EDGE}
+    fields |= {"validate_every": NEVER}
     return FitSettings(**(fields | asked))
-
-
-def train(settings: FitSettings, store: Store, plan: Plan, architecture: Architecture) -> nn.Module:
-    """Train as `training.fit` does, without validations on the way."""
-    device = torch.device("cpu")
-    torch.manual_seed(settings.seed)
-    network = laid_out(UNet(architecture), device, plan.compute)
-    sampler = Sampler(store, plan, Geometry(settings.depth), settings.seed, device)
-    loop = Loop(network, sampler, _unscored, Identity("{}", {}, {}, ""), settings)
-    loop.run()
-    return loop.descent.averaged.module
-
-
-def _unscored(_: nn.Module) -> Validation:
-    return Validation("none", 0.0, None)
-
-
-def score(
-    network: nn.Module, manifest: Manifest, images: Sequence[AnnotatedImage], compute: Compute
-) -> dict[str, float]:
-    """Score a network at the decision threshold that suits it best, as every other."""
-    device = torch.device("cpu")
-    found = settle(NetworkModel(network, manifest, device, compute), images)
-    rule = None if found.rule is None else InstanceRule.model_validate(found.rule)
-    update = {"decision_threshold": found.threshold, "instances": rule}
-    settled = NetworkModel(network, manifest.model_copy(update=update), device, compute)
-    return {name: value.value for name, value in evaluate(settled, images).scores.items()}
 
 
 def seeds(result: dict[str, Any]) -> int:
@@ -285,13 +239,20 @@ def table(result: dict[str, Any]) -> str:
         "is shown is",
         "how fast a network learns from few images, not where it ends.",
         "",
-        f"Border weights are the paper's, w0 = {BORDER_WEIGHT:g}. The decision threshold, and the "
-        "rule for objects, are those",
-        "that suit each network best on the images that it is scored on: the same favour for all.",
+        f"Border weights are the paper's, w0 = {BORDER_WEIGHT:g}; the trainer's own are "
+        f"{RIDGE_WEIGHT:g} where labels are ids",
+        "of objects. The decision threshold, and the rule for objects, are those that suit each",
+        "network best on the images that it is scored on: the same favour for all.",
         "",
         "```sh",
-        result["command"],
+        f"{result['command']} --again",
         "```",
+        "",
+        "measures all anew. Without `--again`, what `benchmarks/results/ablation.json` holds is",
+        "kept, and what is missing is trained: from a fresh clone, nothing. Other data is told by",
+        "its digest, and refused; that the code has changed since is not noticed. The digests:",
+        "",
+        *(f"- {name}: `{sha256}`" for name, sha256 in result["data"].items()),
         "",
         "![Scores over the number of training images](ablation.svg)",
     ]
@@ -302,6 +263,8 @@ def table(result: dict[str, Any]) -> str:
             f"## {data}",
             "",
             *(RIDGED if rows[0]["ridges"] else ()),
+            f"Scored on {rows[0]['scored_images']} held-out images.",
+            "",
             f"| images | | {NAMES[names[0]]} | {NAMES[names[1]]} |",
             "| --- | --- | --- | --- |",
         ]

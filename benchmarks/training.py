@@ -6,31 +6,37 @@ Contestants train one network on tiles of one size, each in a process of its own
 - `ours`: the loop of `training.fit`: elastic tiles drawn while the network runs, averaging, log;
 - `monai`: MONAI's `Rand2DElasticd`, rotation, flips and noise behind its loader, and the same step;
 - `our tiles`, `monai tiles`: the tiles alone, drawn by one thread;
-- `large`: ours, on a set ten times the memory that the process is allowed to use (needs a
-  writable memory control group).
+- `large`: ours, on a set ten times the memory that is left for it: the process enters a memory
+  control group, writes the set, drops it from the page cache, and is bounded, after the warm-up, to
+  what it then needs and `LARGE_ROOM`. It counts only if more than that was read from disk.
+
+What cannot be measured is a row that says why.
 """
 
 import argparse
 import json
-import os
-import platform
+import math
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.machine import describe
+from benchmarks.memory_group import Watch, leave_on_disk, memory_group
+from benchmarks.row import Row
+from benchmarks.row import table as rows_table
 from benchmarks.subject import ROOT
 from model.architecture import Architecture
 from model.geometry import Geometry
@@ -47,19 +53,22 @@ from training.run.progress import Validation
 from training.settings import FitSettings
 from training.synthetic import generate
 from training.tiles.augmentation import Sampler
-from training.tiles.store import Store, StoredImage, prepare
+from training.tiles.store import Store, prepare
 
 RESULT = Path(__file__).parent / "results" / "training.json"
 EDGE = 572
 ARCHITECTURE = Architecture(in_channels=1, num_classes=2, depth=4, base_channels=32)
 WARM_UP, STEPS, ROUNDS = 4, 24, 3
 IMAGES, IMAGE_EDGE = 2, 1024
-LARGE_BYTES = 1 << 30
-"""Memory that the contestant `large` may use from its first step on."""
+LARGE_ROOM = 1 << 27
+"""Memory for the set of the contestant `large`, in bytes."""
 LARGE_FACTOR = 10
+LARGE_STEPS = 48
 BYTES_A_PIXEL = 7
 """Of a store: an 8-bit grey value, an id and a weight."""
 GEOMETRY = Geometry(ARCHITECTURE.depth)
+Found = dict[str, Any]
+"""What a contestant measured; or `failed`, the reason why it did not."""
 BARS = {
     "ours / bare": 0.95,
     "ours / monai": 1.5,
@@ -78,31 +87,43 @@ def main(words: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(CONTESTANTS[arguments.contestant](Path(folder))))
         return 0
-    found: dict[str, list[dict[str, float]]] = {
-        name: [] for name in CONTESTANTS if name != "large" or memory_group()
-    }
+    found: dict[str, list[Found]] = {name: [] for name in CONTESTANTS}
     for _ in range(arguments.rounds):
         for name in found:
             found[name].append(start(name))
-    result = record(found, arguments.rounds)
-    print(table(result))
+    ratios = [ratio(name, bar, found) for name, bar in BARS.items()]
+    result = record(found, ratios, arguments.rounds)
+    print(table(result["contestants"], ratios))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    return int(any(row["ratio"] < row["bar"] for row in result["ratios"]))
+    return int(any(row.verdict != "met" for row in ratios))
 
 
-def start(name: str) -> dict[str, float]:
-    """Run one contestant in a process of its own."""
+def start(name: str) -> Found:
+    """Run one contestant in a process of its own; one that fails says why, as `failed`."""
     command = [sys.executable, "-m", "benchmarks.training", "--contestant", name]
     done = subprocess.run(  # noqa: S603 (our own module)
-        command, cwd=ROOT, check=True, capture_output=True, text=True
+        command, cwd=ROOT, check=False, capture_output=True, text=True
     )
-    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name:>12}  {row['steps_per_second']:.3f} steps/s  {row['peak_bytes'] / 1e9:.2f} GB")
-    return row
+    if done.returncode:
+        row = {"failed": reason(done.returncode, done.stderr)}
+        print(f"{name:>12}  not measured: {row['failed']}")
+        return row
+    found: Found = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"{name:>12}  {found['steps_per_second']:.3f} steps/s  {found['peak_bytes'] / 1e9:.2f} GB"
+    )
+    return found
 
 
-def bare(folder: Path) -> dict[str, float]:
+def reason(code: int, stderr: str) -> str:
+    """Say why a process failed: by a signal, or by the last line that it wrote."""
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return (stderr.strip().splitlines() or [f"ended with {code}"])[-1]
+
+
+def bare(folder: Path) -> Found:
     """The step alone, on tiles that lie in memory."""
     sampler = Sampler(make_store(folder), plan(folder), GEOMETRY, 0, torch.device("cpu"))
     drawn = [sampler.draw(step, [0]) for step in range(WARM_UP + STEPS)]
@@ -110,49 +131,42 @@ def bare(folder: Path) -> dict[str, float]:
     return timed(step(tiles.pixels, tiles.labels, tiles.weights) for tiles in drawn)
 
 
-def ours(folder: Path) -> dict[str, float]:
+def ours(folder: Path) -> Found:
     """The loop of `training.fit`, without validations."""
     return run_loop(folder, make_store(folder))
 
 
-def large(folder: Path) -> dict[str, float]:
-    """The same loop, on more than the process may keep in memory."""
-    copies = LARGE_FACTOR * LARGE_BYTES // (BYTES_A_PIXEL * IMAGE_EDGE**2)
-    store = make_store(folder)
-    images = [copied(store.images[0], folder / str(copy)) for copy in range(copies)]
-    limit_memory(LARGE_BYTES)
-    return run_loop(folder, replace(store, images=tuple(images)))
+def large(folder: Path) -> Found:
+    """The same loop, on more than the process may keep in memory.
+
+    Raises:
+        OSError: if its memory cannot be bounded here.
+        NotMeasured: if less was read from disk than fits in memory.
+    """
+    with memory_group() as group:
+        store = make_store(folder, LARGE_FACTOR * LARGE_ROOM // (BYTES_A_PIXEL * IMAGE_EDGE**2) + 1)
+        arrays = folder / "store" / "arrays"
+        leave_on_disk(arrays)
+        with Watch(group, WARM_UP, LARGE_ROOM) as watch:
+            found = run_loop(folder, store, LARGE_STEPS, watch)
+        return found | watch.found() | {"set_bytes": arrays.stat().st_size}
 
 
-def copied(image: StoredImage, folder: Path) -> StoredImage:
-    """Write an image's maps once more, and map the copy."""
-    folder.mkdir()
-
-    def map_copy(name: str) -> NDArray[Any]:
-        array = getattr(image, name)
-        array.tofile(folder / name)
-        return np.memmap(folder / name, array.dtype, "r", shape=array.shape)
-
-    return replace(
-        image, pixels=map_copy("pixels"), ids=map_copy("ids"), borders=map_copy("borders")
-    )
-
-
-def our_tiles(folder: Path) -> dict[str, float]:
+def our_tiles(folder: Path) -> Found:
     """Tiles of ours alone, drawn by one thread."""
     sampler = Sampler(make_store(folder), plan(folder), GEOMETRY, 0, torch.device("cpu"))
     torch.set_num_threads(1)
     return timed(sampler.draw(step, [0]) for step in range(WARM_UP + STEPS))
 
 
-def monai_tiles(folder: Path) -> dict[str, float]:
+def monai_tiles(folder: Path) -> Found:
     """MONAI's tiles alone, drawn by one thread."""
     loader = monai_loader(folder, workers=0)
     torch.set_num_threads(1)
     return timed(batch for _, batch in zip(range(WARM_UP + STEPS), loader, strict=False))
 
 
-def monai(folder: Path) -> dict[str, float]:
+def monai(folder: Path) -> Found:
     """MONAI's elastic deformation and loader, and the same step."""
     loader, step = monai_loader(folder, workers=2), make_step(folder)
     halo = GEOMETRY.halo
@@ -213,7 +227,7 @@ def monai_loader(folder: Path, workers: int) -> Any:
     return DataLoader(dataset, num_workers=workers, batch_size=1)
 
 
-CONTESTANTS: dict[str, Callable[[Path], dict[str, float]]] = {
+CONTESTANTS: dict[str, Callable[[Path], Found]] = {
     "bare": bare,
     "ours": ours,
     "monai": monai,
@@ -244,7 +258,7 @@ def make_step(folder: Path) -> Callable[[Tensor, Tensor, Tensor], None]:
     return step
 
 
-def timed(steps: Iterator[object]) -> dict[str, float]:
+def timed(steps: Iterator[object]) -> Found:
     """Take steps, and time those after the warm-up."""
     for _ in range(WARM_UP):
         next(steps)
@@ -253,10 +267,19 @@ def timed(steps: Iterator[object]) -> dict[str, float]:
     return row(count / (time.perf_counter() - began))
 
 
-def run_loop(folder: Path, store: Store) -> dict[str, float]:
-    """Run our loop and take its rate over the steps after the warm-up."""
-    asked = settings(folder)
-    device, planned = torch.device("cpu"), plan(folder)
+def run_loop(
+    folder: Path, store: Store, steps: int = STEPS, watch: Callable[[int], None] = lambda _: None
+) -> Found:
+    """Run our loop and take its rate over the steps after the warm-up.
+
+    Args:
+        folder: Of the run.
+        store: Of the tiles.
+        steps: After the warm-up.
+        watch: Called with the number of each step when it is done, from 0.
+    """
+    asked = settings(folder, steps)
+    device, planned = torch.device("cpu"), plan(folder, steps)
     sampler = Sampler(store, planned, GEOMETRY, asked.seed, device)
     network = laid_out(UNet(ARCHITECTURE), device, planned.compute)
     loop = Loop(network, sampler, _no_validation, Identity("{}", {}, {}, ""), asked)
@@ -265,122 +288,102 @@ def run_loop(folder: Path, store: Store) -> dict[str, float]:
 
     def step(step: int, tiles: Any) -> float:
         loss = original(step, tiles)
+        watch(step)
         marks.append(time.perf_counter())
         return loss
 
     loop.descent.step = step  # type: ignore[method-assign]  # a clock at every step
     loop.run()
-    return row(STEPS / (marks[-1] - marks[WARM_UP - 1]))
+    return row(steps / (marks[-1] - marks[WARM_UP - 1]))
 
 
 def _no_validation(_: nn.Module) -> Validation:
     return Validation("none", 0.0, None)
 
 
-def row(rate: float) -> dict[str, float]:
+def row(rate: float) -> Found:
     """Give a contestant's rate, and the most memory that its process had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"steps_per_second": rate, "peak_bytes": peak}
 
 
-def settings(folder: Path) -> FitSettings:
-    """Ask for the tile and the steps that are measured."""
-    steps = WARM_UP + STEPS
+def settings(folder: Path, steps: int = STEPS) -> FitSettings:
+    """Ask for the tile that is measured, and for the warm-up and some steps."""
     return FitSettings(
-        out=folder, steps=steps, tile_edge=EDGE, validate_every=10**6, batch=1, device="cpu"
+        out=folder,
+        steps=WARM_UP + steps,
+        tile_edge=EDGE,
+        validate_every=10**6,
+        batch=1,
+        device="cpu",
     )
 
 
-def plan(folder: Path) -> Plan:
+def plan(folder: Path, steps: int = STEPS) -> Plan:
     """Plan a run on the images that are measured."""
-    return make_plan(take_census(make_images()[:1]), settings(folder), 1 << 40)
+    return make_plan(take_census(make_images(1)), settings(folder, steps), 1 << 40)
 
 
-def make_images() -> list[AnnotatedImage]:
-    """Make images of blobs; one pattern recurs, since only the pixels' number matters here."""
-    pixels, labels = (
-        np.tile(array, (2, 2)) for array in generate("blobs", (IMAGE_EDGE // 2,) * 2, 0)
-    )
-    semantic = (labels > 0).astype(np.uint8)
-    return [
-        AnnotatedImage(f"blobs-{number}", pixels[None], semantic, labels.astype(np.int32))
-        for number in range(IMAGES)
+def make_images(count: int = IMAGES) -> list[AnnotatedImage]:
+    """Make images of blobs; all share one pattern, since only the pixels' number matters here."""
+    pixels, labels = generate("blobs", (IMAGE_EDGE // 2,) * 2, 0)
+    largest = int(labels.max())
+    quarters = [
+        np.where(labels, labels.astype(np.int32) + largest * quarter, 0) for quarter in range(4)
     ]
+    objects = np.block([quarters[:2], quarters[2:]]).astype(np.int32)
+    tiled, semantic = np.tile(pixels, (1, 2, 2)), (objects > 0).astype(np.uint8)
+    return [AnnotatedImage(f"blobs-{number}", tiled, semantic, objects) for number in range(count)]
 
 
-def make_store(folder: Path) -> Store:
-    """Prepare the images as `training.fit` does."""
-    return prepare(folder / "store", make_images(), ARCHITECTURE, plan(folder))
+def make_store(folder: Path, count: int = IMAGES) -> Store:
+    """Prepare images as `training.fit` does."""
+    return prepare(folder / "store", make_images(count), ARCHITECTURE, plan(folder))
 
 
-def record(found: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, Any]:
-    """Say what was measured, on what: medians, and ratios within each round."""
-    ratios = []
-    for name, bar in BARS.items():
-        first, second = name.split(" / ")
-        if first in found and second in found:
-            pairs = zip(found[first], found[second], strict=True)
-            each = [one["steps_per_second"] / other["steps_per_second"] for one, other in pairs]
-            ratios.append(
-                {"ratio_of": name, "ratio": statistics.median(each), "bar": bar, "rounds": each}
-            )
+def ratio(name: str, bar: float, found: dict[str, list[Found]]) -> Row:
+    """Compare two contestants: the median of the ratios within each round."""
+    first, second = (found[one] for one in name.split(" / "))
+    failed = [one["failed"] for one in (*first, *second) if "failed" in one]
+    if failed:
+        return Row(name, at_least=bar, says=f"not measured: {failed[0]}")
+    each = [
+        one["steps_per_second"] / other["steps_per_second"]
+        for one, other in zip(first, second, strict=True)
+    ]
+    return Row(name, statistics.median(each), at_least=bar, numbers={"rounds": each})
+
+
+def summary(each: list[Found]) -> Found:
+    """Give the median of every number of a contestant; or why there is none."""
+    failed = [one for one in each if "failed" in one]
+    return (
+        failed[0] if failed else {key: statistics.median(o[key] for o in each) for key in each[0]}
+    )
+
+
+def record(found: dict[str, list[Found]], ratios: Sequence[Row], rounds: int) -> dict[str, Any]:
+    """Say what was measured, on what."""
     return {
         "command": "python -m benchmarks.training",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-        },
+        "machine": describe(),
         "network": "32 base channels, depth 4, one tile of 572 px a step, "
         + plan(Path("run")).compute,
         "rounds": rounds,
-        "contestants": {
-            name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-            for name, rows in found.items()
-        },
-        "large": f"{LARGE_FACTOR} times the {LARGE_BYTES} bytes that its process may use",
-        "ratios": ratios,
+        "contestants": {name: summary(each) for name, each in found.items()},
+        "large": f"a set of {LARGE_FACTOR} times the {LARGE_ROOM} bytes that are left for it",
+        "ratios": [asdict(row) for row in ratios],
     }
 
 
-def table(result: dict[str, Any]) -> str:
+def table(contestants: dict[str, Found], ratios: Sequence[Row]) -> str:
     """Lay the result out for a terminal."""
     lines = ["contestant    steps/s   peak memory"]
-    for name, found in result["contestants"].items():
-        lines.append(
-            f"{name:<12} {found['steps_per_second']:>8.3f} {found['peak_bytes'] / 1e9:>10.2f} GB"
-        )
-    lines.append("ratio                         found     bar")
-    for found in result["ratios"]:
-        verdict = "" if found["ratio"] >= found["bar"] else "   missed"
-        lines.append(
-            f"{found['ratio_of']:<26} {found['ratio']:>8.3f} {found['bar']:>7.2f}{verdict}"
-        )
-    return "\n".join(lines)
-
-
-def memory_group() -> Path | None:
-    """Find where a control group that limits memory can be made, if anywhere."""
-    for root, limit in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
-        group = Path("/sys/fs/cgroup", root, "unet-training-bench")
-        try:
-            group.mkdir(exist_ok=True)
-        except OSError:
-            continue
-        if (group / limit).exists():
-            return group / limit
-        group.rmdir()
-    return None
-
-
-def limit_memory(size: int) -> None:
-    """Bound the memory of this process, pages of mapped files included, from now on."""
-    limit = memory_group()
-    if limit is None:
-        raise OSError("no control group can be made")
-    limit.write_text(str(size))
-    (limit.parent / "cgroup.procs").write_text(str(os.getpid()))
+    for name, found in contestants.items():
+        rate, peak = found.get("steps_per_second", math.nan), found.get("peak_bytes", math.nan)
+        lines.append(f"{name:<12} {rate:>8.3f} {peak / 1e9:>10.2f} GB")
+    return "\n".join([*lines, "", rows_table(ratios)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """What the documents point to is there."""
 
+import contextlib
+import functools
+import importlib
+import io
 import re
 
 import pytest
@@ -11,11 +15,13 @@ DOCUMENTS = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/ablation.md",
     "docs/operate.md",
     "docs/samples/README.md",
     "docs/train-your-own.md",
     *(str(path.relative_to(ROOT)) for path in ROOT.glob("model/pretrained/*.md")),
 ]
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 ROOMS = "model|service|training|tests|docs|docker|benchmarks"
 
 
@@ -54,17 +60,62 @@ def test_nothing_says_where_it_was_written() -> None:
         assert not re.search(r"/(root|home|work)/", (ROOT / name).read_text()), name
 
 
-def test_every_command_that_the_readme_names_is_there() -> None:
-    text = (ROOT / "README.md").read_text()
-    makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE)
-    modules = re.findall(r"python -m ([\w.]+)", text)
+def commands(text: str) -> list[tuple[str, set[str]]]:
+    """Give module and options of every `python -m` of ours, in blocks, in prose, or under torchrun.
 
-    assert targets
-    assert modules
-    for target in targets:
+    What follows is the command's up to the end of its line, of its code span, or a comment.
+    """
+    lines = re.findall(rf"-m ((?:{ROOMS})[\w.]*)([^`\n]*)", text.replace("\\\n", " "))
+    return [
+        (module.rstrip("."), set(OPTION.findall(rest.split(" #")[0].split(" | ")[0])))
+        for module, rest in lines
+    ]
+
+
+@functools.cache
+def options_of(module: str) -> set[str]:
+    """Ask a module for its options, as one types them."""
+    is_package = (ROOT / module.replace(".", "/")).is_dir()
+    program = importlib.import_module(f"{module}.__main__" if is_package else module)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+        program.main(["--help"])
+    return set(OPTION.findall(said.getvalue()))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_that_a_document_names_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE):
         assert f"\n{''.join(target)}: " in makefile
-    for module in modules:
-        if module.split(".")[0] in ROOMS.split("|"):
-            path = ROOT / module.replace(".", "/")
-            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+    for module, options in commands(text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+        if options - {"--help"}:
+            assert options <= options_of(module), module
+
+
+def test_commands_are_found_in_blocks_in_prose_and_over_several_lines() -> None:
+    text = """
+    X=1 .venv/bin/python -m training.fit data --out run  # not --this
+    torchrun --nproc-per-node 2 -m training.fit data \\
+      --resume
+    Say `python -m service --help`. Or --that, or python -m venv --clear.
+    """
+    assert commands(text) == [
+        ("training.fit", {"--out"}),
+        ("training.fit", {"--resume"}),
+        ("service", {"--help"}),
+    ]
+
+
+def test_an_option_that_is_not_there_is_told_from_one_that_is() -> None:
+    assert "--no-ridges" in options_of("training.fit")
+    assert "--invented" not in options_of("training.fit")
+
+
+def test_the_readme_names_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert commands(text)
+    assert re.search(r"^make serve", text, re.MULTILINE)

@@ -1,6 +1,7 @@
 """The ablation, with networks and images so small that it takes seconds."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation
+from tests.conftest import DATA, ROOT
 from tests.training.files import noise, write_pair
+from training.data.dataset import read_dataset
 
 SIDE, TILE_EDGE = 48, 204
 IMAGES = 8
@@ -58,6 +61,61 @@ def test_every_network_is_trained_once_and_shown(
 
     monkeypatch.setattr(ablation, "compare", None)  # a second start would fail if it trained
     assert ablation.main(words) == 0
+    with pytest.raises(TypeError):
+        ablation.main([*words, "--again"])
+
+
+@pytest.mark.parametrize("changed", ["data", "steps"])
+def test_scores_of_other_data_or_steps_are_neither_reused_nor_written_over(
+    data: Path, written: dict[str, Path], monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    monkeypatch.setattr(ablation, "compare", lambda *_: None)
+    kept = ablation.known(1, {"tiny": "0" * 64}, again=False)
+    if changed == "steps":
+        sha256 = read_dataset(data).sha256()
+        kept |= {"data": {"tiny": sha256}, "steps": 2}
+    written["RESULT"].write_text(json.dumps(kept))
+
+    with pytest.raises(SystemExit, match=f"another {changed}.*--again"):
+        ablation.main([f"tiny={data}", "--steps", "1"])
+    assert json.loads(written["RESULT"].read_text()) == kept
+
+
+def test_the_kept_result_says_which_data_it_was_measured_on() -> None:
+    result = json.loads(ablation.RESULT.read_text())
+    assert set(result["data"]) == {row["trial"]["data"] for row in result["rows"]}
+    for name, sha256 in result["data"].items():
+        if not (DATA / name).exists():
+            pytest.skip(f"{DATA / name} is not here")
+        assert read_dataset(DATA / name).sha256() == sha256
+
+
+def gains(result: dict[str, Any], data: str, without: str, with_it: str) -> list[list[float]]:
+    """Give what a second arm adds to SEG, for each number of images, seed by seed."""
+    rows = ablation.grouped(result)[data]
+    return [
+        [
+            second - first
+            for first, second in zip(
+                *(ablation.values(rows, images, arm, "seg") for arm in (without, with_it)),
+                strict=True,
+            )
+        ]
+        for images in ablation.IMAGES
+    ]
+
+
+def test_what_the_guide_says_of_border_weights_is_what_was_measured() -> None:
+    result = json.loads(ablation.RESULT.read_text())
+    guide = " ".join((ROOT / "docs" / "train-your-own.md").read_text().split())
+    said = []
+    for without, with_it in (("neither", "border weights"), ("elastic deformation", "both")):
+        found = gains(result, "dsb2018", without, with_it)
+        means = [statistics.mean(each) for each in found]
+        better = sum(gain > 0 for each in found for gain in each)
+        said.append(f"{min(means):.2f} to {max(means):.2f} (higher in {better} of 9 pairs")
+
+    assert all(words in guide for words in said), said
 
 
 def result_of(trials: Sequence[tuple[int, str, float]]) -> dict[str, Any]:
@@ -66,13 +124,16 @@ def result_of(trials: Sequence[tuple[int, str, float]]) -> dict[str, Any]:
         {
             "trial": {"data": "tiny", "images": 2, "arm": arm, "seed": seed},
             "training_images": 2,
+            "scored_images": 3,
             "label_kind": "semantic",
             "ridges": False,
             "scores": {"v_rand": score, "dice": 0.5},
         }
         for seed, arm, score in trials
     ]
-    said = {"command": "python -m benchmarks.ablation", "network": "2 base channels"}
+    said: dict[str, Any] = {"command": "python -m benchmarks.ablation"}
+    said |= {"network": "2 base channels"}
+    said |= {"data": {"tiny": "0" * 64}}
     return said | {"tile_edge": 204, "steps": 1, "rows": rows}
 
 
