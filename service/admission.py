@@ -9,6 +9,9 @@ from math import ceil
 from model.errors import DeadlineTooShort, ServiceBusy
 from service.estimate import Demand, Forecast
 
+TRUSTED_WITHIN = 2.0
+"""Factor that the time of an image may be wrong by where turns have shown how fast its model is."""
+
 
 @dataclass(eq=False, slots=True)
 class Place:
@@ -17,6 +20,10 @@ class Place:
     demand: Demand
     is_queued: bool = False
     """Whether the engine has its tiles, and knows what is left of them."""
+
+    def join(self) -> None:
+        """Leave it to the engine to say what is left."""
+        self.is_queued = True
 
 
 class Admission:
@@ -71,6 +78,11 @@ class Admission:
     def image(self, demand: Demand, deadline: float = float("inf")) -> Iterator[Place]:
         """Hold an image; one alone is held whatever its size.
 
+        An image that would be late even alone is let in where no other of its model waits: until
+        its deadline frees the device, its turns show how fast the model is. Where others wait,
+        theirs do. So no wrong estimate keeps an image out for good. But where turns have shown a
+        speed at which it would be far too late, its own would be in vain.
+
         Args:
             demand: What is to be done.
             deadline: When it is to be done, in s.
@@ -78,7 +90,8 @@ class Admission:
         Raises:
             ServiceBusy: if the images that are held have too many pixels together with this one,
                 or too much work for it to be done in time.
-            DeadlineTooShort: if it could not be done in time even alone.
+            DeadlineTooShort: if it could not be done in time even alone, at a speed that turns of
+                its model have shown; at one that its warm-up guessed, that is `ServiceBusy`.
         """
         forecast = self._forecast()
         self._refuse_more_pixels(demand, forecast)
@@ -110,7 +123,11 @@ class Admission:
 
 def _refuse_late(demand: Demand, forecast: Forecast, limit_s: float) -> None:
     alone, done = forecast.alone(demand), forecast.done(demand)
-    if alone > limit_s:
+    is_late = alone > limit_s
+    is_hopeless = demand.is_measured and alone > TRUSTED_WITHIN * limit_s
+    if is_late and not is_hopeless and not forecast.awaits(demand.model):
+        return
+    if is_late and demand.is_measured:
         raise DeadlineTooShort(
             f"The image alone takes about {alone:.1f} s here, and the request ends in "
             f"{limit_s:.1f} s.",

@@ -12,13 +12,14 @@ from fastapi_offline import FastAPIOffline
 
 from service import budget, errors, routes
 from service.admission import Admission
-from service.decoding.pool import AT_A_TIME, Decoders
+from service.decoding.pool import Decoders
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.models.models import Models
 from service.openapi import DESCRIPTION
 from service.request_scope import RequestScope
 from service.settings import Settings
+from service.slots import Slots
 from service.state import State
 
 
@@ -51,15 +52,7 @@ def create_app(
             settings.max_pending_requests, settings.max_pending_pixels, models.engine.forecast
         )
         metrics.watch(models, admission, pool)
-        app.state.service = State(
-            settings,
-            models,
-            admission,
-            lifecycle,
-            metrics,
-            pool,
-            anyio.CapacityLimiter(AT_A_TIME),
-        )
+        app.state.service = State(settings, models, admission, lifecycle, metrics, pool, Slots())
         pause = partial(asyncio.sleep, settings.reload_every_s)
         watching = asyncio.create_task(models.watch(pause)) if settings.reload_every_s else None
         try:

@@ -1,7 +1,7 @@
 """How the memory that the process may take is divided, where the settings do not say otherwise.
 
 A system ends a process that takes too much, and all its requests with it. On a GPU, models and
-tiles are bounded by nothing here: it refuses what is too much, and is asked for less from then on.
+tiles are bounded by nothing here: it refuses what is too much, and is asked for less for a while.
 Uploads are bounded by their size and number alone, before their images are known.
 """
 

@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
+from itertools import chain
 from math import ceil
 
+import anyio.to_thread
 import numpy as np
 
 from model.errors import DeadlinePassed, ServiceStopping
@@ -22,20 +25,31 @@ from service.turn import (
     Turn,
     TurnReport,
     Waiter,
+    abandon,
     at_work,
     demand_of,
-    divide,
-    drop,
-    fail,
+    fail_image,
     failure,
     is_out_of_memory,
     kind_of,
-    make_step,
     report_of,
+    smaller_steps,
+    steps_of,
     write,
 )
 
+MOST_TILES_AT_ONCE = 10_000
+"""Tiles whose steps are made on the event loop: some 50 ms. Those of more are made in a thread."""
+
 log = logging.getLogger(__name__)
+
+
+class Lack(IntEnum):
+    """What a device lacked, where another did what it could not; the gravest last."""
+
+    NOTHING = 0
+    MEMORY = 1
+    SOUNDNESS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +82,9 @@ class Engine:
         """Turns in a row that failed on each device and not on another."""
         self.retired: set[int] = set()
         """Numbers of the devices that take no more turns."""
-        self._running = [threading.Lock() for _ in range(devices)]
-        """Held while a device runs tiles: a session takes one thread at a time."""
+        self.running = [threading.Lock() for _ in range(devices)]
+        """Held while a device runs tiles: a session takes one thread at a time, and what is timed
+        on a device is to have it alone."""
         self._workers = [
             threading.Thread(
                 target=self._serve, args=(device,), name=f"device {device}", daemon=True
@@ -87,7 +102,7 @@ class Engine:
         with self._changed:
             self._stopping = True
             for job in self._queue.clear():
-                fail(job, ServiceStopping("The service is stopping."))
+                fail_image(job, ServiceStopping("The service is stopping."))
             self._changed.notify_all()
         for worker in self._workers:
             if worker.is_alive():
@@ -115,7 +130,11 @@ class Engine:
         return Forecast(waiting, self.devices)
 
     async def segment(
-        self, model: Loaded, *passes: Segmentation, deadline: float | None = None
+        self,
+        model: Loaded,
+        *passes: Segmentation,
+        deadline: float | None = None,
+        queued: Callable[[], object] = lambda: None,
     ) -> Segmented:
         """Run an image's tiles in turn with all others.
 
@@ -123,6 +142,7 @@ class Engine:
             model: What runs them.
             passes: The passes over one image; all together are one image among the others.
             deadline: When nobody waits for it any more, on `time.monotonic`, in s.
+            queued: Called once its tiles wait, so that the forecast knows of them.
 
         Raises:
             InferenceFailed: if the runtime fails on one of its tiles.
@@ -130,15 +150,17 @@ class Engine:
             ServiceStopping: if the engine stops before it is done.
         """
         loop = asyncio.get_running_loop()
-        waiter = Waiter(
-            passes, loop, loop.create_future(), sum(len(work.plan.tiles) for work in passes)
-        )
-        steps = (make_step(model, work, tile) for work in passes for tile in work.plan.tiles)
-        job = Job(waiter, steps, deadline)
+        tiles = sum(len(work.plan.tiles) for work in passes)
+        waiter = Waiter(passes, loop, loop.create_future(), tiles)
+        steps = chain.from_iterable(steps_of(model, work, work.plan) for work in passes)
+        make_job = partial(Job, waiter, steps, deadline)
+        is_soon = tiles <= MOST_TILES_AT_ONCE
+        job = make_job() if is_soon else await anyio.to_thread.run_sync(make_job)
         with self._changed:
             if self._stopping:
                 raise ServiceStopping("The service is stopping.")
             self._queue.add(job)
+            queued()
             self._changed.notify_all()
         try:
             return await waiter.future
@@ -150,11 +172,11 @@ class Engine:
     def _serve(self, device: int) -> None:
         while turn := self._next_turn(device):
             try:
-                self._judge(device, at_fault=self._run(device, turn))
+                self._judge(device, self._run(device, turn))
             except Exception as exc:  # whatever it is, the worker lives on for the other images
                 log.exception("a turn could not be ended")
                 for job, _ in turn:
-                    fail(job, failure(exc))
+                    fail_image(job, failure(exc))
             del turn  # an image is not held until the next one comes
 
     def _next_turn(self, device: int) -> Turn:
@@ -162,7 +184,8 @@ class Engine:
         with self._changed:
             while not self._stopping and device not in self.retired:
                 for job in self._queue.drop():
-                    fail(job, DeadlinePassed("The request's deadline passed before its turn."))
+                    late = DeadlinePassed("The request's deadline passed before its turn.")
+                    fail_image(job, late)
                 if turn := self._queue.take(self._most_tiles, partial(_must_wait, device)):
                     return turn
                 self._changed.wait(self._queue.next_deadline)
@@ -173,17 +196,17 @@ class Engine:
         model, shape, _ = kind_of(kind)
         return model.most_tiles(shape, ceil(waiting / self.devices))
 
-    def _run(self, device: int, turn: Turn) -> bool:
+    def _run(self, device: int, turn: Turn) -> Lack:
         """Run tiles of one kind; what fails is halved until it is known whose fault it is.
 
         Returns:
-            Whether it is that of the device: it failed where another did not.
+            What the device lacked, if it failed where another did not.
         """
         turn = [(job, step) for job, step in turn if not job.abandoned]
         if not turn:
-            return False
+            return Lack.NOTHING
         failed = self._try(device, turn)
-        return failed is not None and self._recover(device, turn, failed)
+        return Lack.NOTHING if failed is None else self._recover(device, turn, failed)
 
     def _try(self, device: int, turn: Turn) -> Exception | None:
         """Run tiles of one kind on a device; give what it raises, whatever that is."""
@@ -191,7 +214,7 @@ class Engine:
         try:
             runtime = model.runtime_on(device)
             run = runtime.labels if given == "labels" else runtime.run
-            with self._running[device], at_work(turn) as began:
+            with self.running[device], at_work(turn) as began:
                 tiles = np.stack([step.item.work.read(step.item.tile) for _, step in turn])
                 outputs = list(zip(turn, run(tiles), strict=True))
                 for (job, step), output in outputs:
@@ -206,53 +229,56 @@ class Engine:
         model.note_turn(sum(step.work for _, step in turn), seconds)
         self.observe(report_of(turn, "done"))
         for job, _ in turn:
-            if job.owner.count() and not job.abandoned:
+            if job.owner.count(runtime.device) and not job.abandoned:
                 job.owner.finish()
         return None
 
-    def _recover(self, device: int, turn: Turn, cause: Exception) -> bool:
-        """Run what failed in other ways; say whether it was the fault of the device."""
+    def _recover(self, device: int, turn: Turn, cause: Exception) -> Lack:
+        """Run what failed in other ways; say what the device lacked, if another did not."""
         model, shape, _ = kind_of(turn[0][1].kind)
         if len(turn) > 1:
             half = len(turn) // 2
-            faults = [self._run(device, part) for part in (turn[:half], turn[half:])]
-            if is_out_of_memory(cause) and not any(faults):
+            lacked = max(self._run(device, part) for part in (turn[:half], turn[half:]))
+            if is_out_of_memory(cause) and not lacked:
                 model.note_out_of_memory(shape, len(turn))
-            return any(faults)
+            return lacked
         (job, step), *_ = turn
         if job.abandoned:
-            return False
+            return Lack.NOTHING
         causes = [cause]
         for other in range(len(self._workers)):
             if other == device or other in self.retired or not model.runs_on(other):
                 continue
             failed = self._try(other, turn)
             if failed is None:
-                return True
+                return Lack.MEMORY if is_out_of_memory(cause) else Lack.SOUNDNESS
             causes.append(failed)
         smaller: list[Step[Pass]] = []
         if any(map(is_out_of_memory, causes)):
             model.note_out_of_memory(shape, 1)
-            smaller = divide(model, step)
+            smaller = smaller_steps(model, step)
         if not smaller:
-            if drop(job):  # and no other device was sooner
+            if abandon(job):  # and no other device was sooner
                 model.note_failure()
                 job.owner.fail(failure(cause))
-            return False
+            return Lack.NOTHING
         job.owner.divide(len(smaller))
-        faults = [self._run(device, [(job, part)]) for part in smaller]
-        return any(faults)
+        return max(self._run(device, [(job, part)]) for part in smaller)
 
-    def _judge(self, device: int, *, at_fault: bool) -> None:
+    def _judge(self, device: int, lacked: Lack) -> None:
         """Count turns in a row that failed by the fault of a device; after several it is retired.
 
-        What fails is fast, and would take all turns. The last device goes on.
+        What fails is fast, and would take all turns. The last device goes on, and so does one that
+        is short of memory: somebody else may have it for a while. The others look again at what
+        waits, since what no device runs any more has to fail.
         """
         with self._changed:
+            at_fault = lacked is Lack.SOUNDNESS
             self._failures[device] = self._failures[device] + 1 if at_fault else 0
             if self._failures[device] >= MOST_FAILURES and self.devices > 1:
                 log.error("device %d failed where another did not: it takes no more turns", device)
                 self.retired.add(device)
+                self._changed.notify_all()
 
 
 def _must_wait(device: int, kind: Hashable) -> bool:

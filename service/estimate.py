@@ -25,16 +25,25 @@ class Demand:
     """How fast a device runs its model; 0 is not known, and counts as no time at all."""
     tiles: int = 0
     """That its work is made of, each run by one device; 0 is any number."""
+    model: str = ""
+    """What is to run it."""
+    is_measured: bool = True
+    """Whether turns have shown how fast that is."""
 
     @classmethod
     def of(cls, model: Loaded, image_shape: tuple[int, int], passes: Averaging) -> "Demand":
         """Count the work of an image's plan, from its height and width alone."""
-        architecture, times = model.manifest.architecture, averaging.PASSES[passes]
-        plan = planner.plan_tiles(image_shape, architecture, model.shapes)
+        manifest, times = model.manifest, averaging.PASSES[passes]
+        plan = planner.plan_tiles(image_shape, manifest.architecture, model.shapes)
         height, width = image_shape
-        work = times * planner.work(plan, architecture)
-        tiles = times * len(plan.tiles)
-        return cls(times * height * width, work, model.work_a_second, tiles)
+        return cls(
+            pixels=times * height * width,
+            work=times * planner.work(plan, manifest.architecture),
+            work_a_second=model.work_a_second,
+            tiles=times * len(plan.tiles),
+            model=manifest.name,
+            is_measured=model.is_measured,
+        )
 
     def seconds(self, work: int) -> float:
         """Give the time of so much work, or of all where that is less."""
@@ -47,6 +56,10 @@ class Forecast:
 
     waiting: tuple[Demand, ...]
     devices: int = 1
+
+    def awaits(self, model: str) -> bool:
+        """Whether an image of a model waits."""
+        return any(image.model == model for image in self.waiting)
 
     def alone(self, image: Demand) -> float:
         """Give the time that an image would take if nothing else waited, in s."""

@@ -171,6 +171,7 @@ class _Watched(Collector):
         )
         yield self._model_info()
         yield self._model_memory()
+        yield self._model_tiles()
         yield from self._gpu_memory()
 
     def _model_info(self) -> Metric:
@@ -187,6 +188,13 @@ class _Watched(Collector):
         for name, loaded in self.models.loaded.items():
             memory.add_metric([name], loaded.memory_bytes)
         return memory
+
+    def _model_tiles(self) -> Metric:
+        text = "Pixels that a tile may read; less than at first after memory ran out."
+        pixels = GaugeMetricFamily("unet_tile_pixels_max", text, labels=["model"])
+        for name, loaded in self.models.loaded.items():
+            pixels.add_metric([name], loaded.shapes.largest_area)
+        return pixels
 
     def _gpu_memory(self) -> Iterator[Metric]:
         """Ask the driver; what it does not say is left out."""

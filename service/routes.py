@@ -118,23 +118,23 @@ async def answer(
         shape = header.height, header.width
         demand = await anyio.to_thread.run_sync(Demand.of, model, shape, asked.averaging)
     with service.admission.image(demand, asked.deadline) as place:
-        found = await find(service, model, upload.data, header, asked, stages, place)
+        found, device = await find(service, model, upload.data, header, asked, stages, place)
         classes = model.manifest.classes
         with stages.measure("encode"):
-            content = await in_thread(service, encode, found, classes, asked.media_type)
-    headers = answer_headers(model, asked)
+            content = await in_thread(service, header, encode, found, classes, asked.media_type)
+    headers = answer_headers(model, device, asked)
     if isinstance(content, bytes):
         return Response(content, media_type=asked.media_type, headers=headers)
     height, width = found.shape
     described = SegmentAnswer(
-        model=model_used(model),
+        model=model_used(model, device),
         output=asked.output,
         averaging=asked.averaging,
         size=(height, width),
         segments=content,
         timings=Timings(**{f"{name}_ms": 1e3 * s for name, s in stages.seconds.items()}),
     )
-    text = await in_thread(service, partial(described.model_dump_json, by_alias=True))
+    text = await in_thread(service, header, partial(described.model_dump_json, by_alias=True))
     return Response(text, media_type=asked.media_type, headers=headers)
 
 
@@ -146,27 +146,31 @@ async def find(
     asked: Asked,
     stages: Stages,
     place: Place,
-) -> Found:
+) -> tuple[Found, str]:
     """Decode, segment and decide, each where it holds nobody up.
 
     The image and the model's maps are let go with this: encoding needs neither.
+
+    Returns:
+        What was found, and the devices that ran its tiles.
     """
     manifest = model.manifest
     output = output_for(asked.output, manifest, asked.averaging)
     prepare = partial(averaging.begin, averaging=asked.averaging, output=output)
     with stages.measure("decode"):
         image = await service.decoders.decode(data, header)
-        passes = await in_thread(service, prepare, image, manifest, model.shapes)
-    place.is_queued = True
-    segmented = await service.models.engine.segment(model, *passes, deadline=asked.deadline)
+        passes = await in_thread(service, header, prepare, image, manifest, model.shapes)
+    segmented = await service.models.engine.segment(
+        model, *passes, deadline=asked.deadline, queued=place.join
+    )
     stages.add("queue", segmented.queue_s)
     stages.add("inference", segmented.inference_s)
     work = segmented.work
     with stages.measure("decide"):
         found: Found = await in_thread(
-            service, work.labels if asked.output == "labels" else work.objects
+            service, header, work.labels if asked.output == "labels" else work.objects
         )
-    return found
+    return found, segmented.device
 
 
 @router.head("/models", include_in_schema=False)
@@ -269,18 +273,21 @@ async def cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -
     scope.cancel()
 
 
-async def in_thread(service: State, function: Callable[..., T], *arguments: Any) -> T:
-    """Run what takes long over an image off the event loop, as many at a time as allowed."""
-    return await anyio.to_thread.run_sync(function, *arguments, limiter=service.pixel_threads)
+async def in_thread(
+    service: State, header: ImageHeader, function: Callable[..., T], *arguments: Any
+) -> T:
+    """Run what takes long over an image off the event loop, once it is the image's turn."""
+    async with service.slots.take(header.height * header.width):
+        return await anyio.to_thread.run_sync(function, *arguments)
 
 
-def answer_headers(model: Loaded, asked: Asked) -> dict[str, str]:
-    """Say which model answered what."""
+def answer_headers(model: Loaded, device: str, asked: Asked) -> dict[str, str]:
+    """Say which model answered what, and where."""
     return {
         "X-Model": model.manifest.name,
         "X-Model-SHA256": model.artefact.sha256,
         "X-Model-Provider": model.provider,
-        "X-Model-Device": model.device,
+        "X-Model-Device": device,
         "X-Model-Precision": model.precision,
         "X-Output": asked.output,
         "X-Averaging": asked.averaging,

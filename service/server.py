@@ -1,5 +1,6 @@
 """The HTTP server, made to end in order: nothing in flight is lost, and the exit code is 0."""
 
+import asyncio
 import signal
 from types import FrameType
 
@@ -11,6 +12,8 @@ from service.settings import Settings
 
 LAST_SECOND_S = 1
 """Time for connections to close once the grace is over."""
+TICK_S = 0.1
+"""How often it is looked whether a second SIGINT came: a signal's handler wakes nobody."""
 
 
 class Server(uvicorn.Server):
@@ -40,5 +43,7 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Serve until a signal comes, then drain while the socket still answers."""
         await super().main_loop()
-        if not self.force_exit:
-            await self._lifecycle.drain(self._grace_s)
+        draining = asyncio.ensure_future(self._lifecycle.drain(self._grace_s))
+        while not (self.force_exit or draining.done()):
+            await asyncio.wait([draining], timeout=TICK_S)
+        draining.cancel()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.devices import check_device, places_of
@@ -82,8 +82,14 @@ class Settings(BaseSettings):
     """A client that is not done with its upload by then is let go."""
     decode_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """An image that takes longer to decode, from its turn on, is given up."""
-    shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
-    """Time to finish what is in flight after SIGTERM."""
+    shutdown_grace_s: float = Field(default=None, validate_default=True, ge=0)
+    """Time to finish what is in flight after SIGTERM; where it is not set, deadline_s, by which
+    everything is."""
+
+    @field_validator("shutdown_grace_s", mode="before")
+    @classmethod
+    def _deadline_where_not_set(cls, value: object, info: ValidationInfo) -> object:
+        return info.data.get("deadline_s", 0) if value is None else value
 
     @property
     def places(self) -> tuple[str, ...]:

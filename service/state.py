@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import anyio
 from fastapi import Request
 
 from service.admission import Admission
@@ -11,6 +10,7 @@ from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.models.models import Models
 from service.settings import Settings
+from service.slots import Slots
 from service.stages import Stages
 
 
@@ -24,8 +24,8 @@ class State:
     lifecycle: Lifecycle
     metrics: Metrics
     decoders: Decoders
-    pixel_threads: anyio.CapacityLimiter
-    """Bounds how many images are prepared or encoded at a time."""
+    slots: Slots
+    """Of images that are prepared, decided or encoded."""
 
 
 def state_of(request: Request) -> State:

@@ -16,16 +16,19 @@ from model.errors import GeometryError, InferenceFailed
 from model.geometry import flops
 from model.planner import plan_tiles
 from model.segmentation import Given, Segmentation
-from model.tiling import Tile
+from model.tiling import Plan, Tile
 from service.estimate import Demand
 from service.fair_queue import Job, Step
-from service.models.loaded import Loaded, TileShape
+from service.models.loaded import Loaded, TileShape, name_together
 
 OUT_OF_MEMORY = (
-    *("out of memory", "Failed to allocate memory", "BFCArena", "bad allocation", "bad_alloc"),
+    *("out of memory", "OUT_OF_MEMORY", "bad allocation", "bad_alloc"),
+    *("Failed to allocate memory", "smaller than requested bytes", "BFCArena"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
 )
-"""What ONNX Runtime's errors hold where memory ran out."""
+"""What ONNX Runtime's errors hold where memory ran out; the last two since cuDNN 9."""
 
 Outcome = Literal["done", "failed", "out-of-memory"]
 
@@ -42,6 +45,8 @@ class Segmented:
     """Time in which none of its tiles had a turn."""
     inference_s: float
     """Time in which some were read, run and written, on one device or several, in vain or not."""
+    device: str
+    """What ran its tiles: `cpu`, or as in `cuda:0,2`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class Waiter:
     """That hold some of its tiles at the moment."""
     _began: float = 0.0
     """When the first of these began."""
+    _devices: set[str] = field(default_factory=set)
+    """Those that ran its tiles so far."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held where a tile is written, since passes may share a canvas, or counted."""
 
@@ -88,9 +95,10 @@ class Waiter:
             if not self._turns:
                 self.inference_s += now - self._began
 
-    def count(self) -> bool:
-        """Count a tile that was written; say whether it was the last."""
+    def count(self, device: str) -> bool:
+        """Count a tile that a device ran and that was written; say whether it was the last."""
         with self.lock:
+            self._devices.add(device)
             self.tiles_left -= 1
             return self.tiles_left == 0
 
@@ -101,8 +109,9 @@ class Waiter:
 
     def finish(self) -> None:
         """Tell that all tiles are written."""
-        elapsed = time.perf_counter() - self.submitted
-        self._settle(Segmented(self.passes[0], elapsed - self.inference_s, self.inference_s))
+        queue_s = time.perf_counter() - self.submitted - self.inference_s
+        device = name_together(sorted(self._devices, key=lambda name: (len(name), name)))
+        self._settle(Segmented(self.passes[0], queue_s, self.inference_s, device))
 
     def fail(self, error: Exception) -> None:
         """Tell that there will be no answer, and why."""
@@ -135,18 +144,24 @@ ImageJob: TypeAlias = Job[Waiter, Pass]
 Turn: TypeAlias = Sequence[tuple[ImageJob, Step[Pass]]]
 
 
-def make_step(model: Loaded, work: Segmentation, tile: Tile) -> Step[Pass]:
-    """Make a tile's step: of tiles of its model, its shape and what is wanted of it."""
-    shape = tile.input_region.shape
-    cost = flops(model.manifest.architecture, shape)
-    return Step(Pass(work, tile), (model, shape, work.given), cost)
+def steps_of(model: Loaded, work: Segmentation, plan: Plan) -> Iterator[Step[Pass]]:
+    """Make the steps of a plan's tiles, which have one shape: so one kind, and one cost.
+
+    Args:
+        model: What runs them.
+        work: The pass that reads and writes them.
+        plan: That of the pass, or of a region of it.
+    """
+    kind = model, plan.tile_shape, work.given
+    cost = flops(model.manifest.architecture, plan.tile_shape)
+    return (Step(Pass(work, tile), kind, cost) for tile in plan.tiles)
 
 
 def demand_of(job: ImageJob) -> Demand:
     """Say what an image still asks for."""
     model, _, _ = kind_of(next(iter(job.kinds)))
     pixels = sum(prod(work.plan.region.shape) for work in job.owner.passes)
-    return Demand(pixels, job.work, model.work_a_second)
+    return Demand(pixels, job.work, model.work_a_second, model=model.manifest.name)
 
 
 @contextmanager
@@ -171,7 +186,7 @@ def report_of(turn: Turn, outcome: Outcome) -> TurnReport:
     return TurnReport(model.manifest.name, outcome, len(turn), len(turn) * prod(shape), written)
 
 
-def divide(model: Loaded, step: Step[Pass]) -> list[Step[Pass]]:
+def smaller_steps(model: Loaded, step: Step[Pass]) -> list[Step[Pass]]:
     """Cover what a tile writes by the smaller tiles that the model takes by now, if there are."""
     taken, region = step.item, step.item.tile.output_region
     try:
@@ -182,11 +197,11 @@ def divide(model: Loaded, step: Step[Pass]) -> list[Step[Pass]]:
         return []
     if plan.tile_shape == taken.tile.input_region.shape:
         return []
-    return [make_step(model, taken.work, tile) for tile in plan.tiles]
+    return list(steps_of(model, taken.work, plan))
 
 
 def kind_of(kind: Hashable) -> tuple[Loaded, TileShape, Given]:
-    """Read what `make_step` wrote: model, input shape, and whether labels or logits are wanted."""
+    """Read what `steps_of` wrote: model, input shape, and whether labels or logits are wanted."""
     return cast("tuple[Loaded, TileShape, Given]", kind)
 
 
@@ -201,17 +216,17 @@ def write(job: ImageJob, taken: Pass, output: NDArray[Any]) -> None:
             (work.write_labels if work.given == "labels" else work.write)(taken.tile, output)
     except Exception as exc:  # whatever it is, the worker lives on for the other images
         log.exception("a tile could not be written")
-        fail(job, failure(exc))
+        fail_image(job, failure(exc))
 
 
-def fail(job: ImageJob, error: Exception) -> None:
-    """Tell who waits; what is left of the image is dropped."""
-    if drop(job):
+def fail_image(job: ImageJob, error: Exception) -> None:
+    """Tell who waits; what is left of the image is abandoned."""
+    if abandon(job):
         job.owner.fail(error)
 
 
-def drop(job: ImageJob) -> bool:
-    """Drop what is left of an image; say whether it was wanted until now."""
+def abandon(job: ImageJob) -> bool:
+    """Abandon what is left of an image; say whether it was wanted until now."""
     with job.owner.lock:
         wanted, job.abandoned = not job.abandoned, True
     return wanted

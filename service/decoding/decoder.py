@@ -48,13 +48,12 @@ log = logging.getLogger(__name__)
 class Decoder:
     """One child, from its start to its end. It lives on the event loop, and has one user."""
 
-    def __init__(self, timeout_s: float, command: Sequence[str] = WORKER) -> None:
+    def __init__(self, command: Sequence[str] = WORKER) -> None:
         """Start the child. It imports what it needs while others work.
 
         Raises:
             OSError: if the system has no room for it.
         """
-        self._timeout_s = timeout_s
         self._is_ready = False
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
@@ -92,10 +91,16 @@ class Decoder:
         self._process.kill()
         return asyncio.get_running_loop().run_in_executor(None, self._process.wait)
 
-    async def decode(self, data: bytes, header: ImageHeader) -> Pixels:
+    async def decode(self, data: bytes, header: ImageHeader, timeout_s: float) -> Pixels:
         """Have the child decode an image. Unless it answers in order, it is ended.
 
+        Args:
+            data: The whole file.
+            header: What `read_header` said about it.
+            timeout_s: Time that it may take, once the child is ready.
+
         Raises:
+            TimeoutError: It took longer.
             ImageError: The image cannot be decoded, or not within the limits.
             ServiceBusy: The system killed the child, as it does where memory is short.
             ServiceNotReady: There is no child.
@@ -105,7 +110,7 @@ class Decoder:
         with shared_memory(IMAGE_BYTES_A_PIXEL * header.height * header.width) as fd:
             try:
                 await self._wait_until_ready()
-                answer = await self._ask(data, header, fd)
+                answer = await self._ask(data, header, fd, timeout_s)
             except BaseException:
                 self.end()
                 raise
@@ -122,20 +127,20 @@ class Decoder:
             raise ServiceNotReady(NOT_STARTED) from exc
         self._is_ready = True
 
-    async def _ask(self, data: bytes, header: ImageHeader, fd: int) -> Answer:
+    async def _ask(self, data: bytes, header: ImageHeader, fd: int, timeout_s: float) -> Answer:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(data, header, fd)
+            async with asyncio.timeout(timeout_s):
+                await self._send(data, header, fd, timeout_s)
                 answer = ANSWER.validate_json(await self._receive())
                 seal(fd)
                 return answer
         except TimeoutError:
-            failure = f"took more than {self._timeout_s:g} s to decode"
+            raise self._out_of_time(timeout_s) from None
         except (EOFError, ConnectionError):
             failure = "crashed its decoder"
             ended = await asyncio.to_thread(self._wait)
             if ended == -SIGXCPU:
-                failure = f"took more than {self._timeout_s:g} s to decode"
+                raise self._out_of_time(timeout_s) from None
             if ended == -SIGKILL:
                 log.warning("process %d was killed by the system: is memory short?", self.pid)
                 raise ServiceBusy("There was no memory to decode the image for now.") from None
@@ -144,6 +149,11 @@ class Decoder:
         log.warning("process %d was given up: the image %s", self.pid, failure)
         raise ImageUnreadable(f"The image {failure} and was given up.")
 
+    def _out_of_time(self, timeout_s: float) -> TimeoutError:
+        failure = f"took more than {timeout_s:g} s to decode"
+        log.warning("process %d was given up: the image %s", self.pid, failure)
+        return TimeoutError(failure)
+
     def _wait(self) -> int | None:
         """Wait for a child that is about to end; give how it did, or None if it does not."""
         try:
@@ -151,14 +161,14 @@ class Decoder:
         except subprocess.TimeoutExpired:
             return None
 
-    async def _send(self, data: bytes, header: ImageHeader, fd: int) -> None:
+    async def _send(self, data: bytes, header: ImageHeader, fd: int, timeout_s: float) -> None:
         request = {
             "header": asdict(header),
             "data_bytes": len(data),
             "memory_bytes": BASE_MEMORY_BYTES
             + MEMORY_BYTES_A_PIXEL * header.height * header.width
             + FILE_COPIES * len(data),
-            "cpu_s": ceil(self._timeout_s) + 1,
+            "cpu_s": ceil(timeout_s) + 1,
         }
         loop = asyncio.get_running_loop()
         socket.send_fds(self._socket, [b"\n"], [fd])

@@ -4,7 +4,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from model.architecture import Architecture
@@ -14,18 +15,20 @@ from model.geometry import flops
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions import Provider
-from model.sessions.cuda import MOST_TILES
+from model.sessions.cuda import MOST_TILES as TENSORRT_TILES
 from service.schemas import LoadedState
 
-TILES_A_RUN: dict[Provider, int] = {
+CUDA_TILES_AT_FIRST, MOST_CUDA_TILES = 4, 16
+TILES_AT_FIRST: dict[Provider, int] = {
     "cpu": 1,
     "openvino": 1,
-    "cuda": 4,
-    "tensorrt": MOST_TILES,
+    "cuda": CUDA_TILES_AT_FIRST,
+    "tensorrt": TENSORRT_TILES,
 }
-"""Before a warm-up. A CPU gains nothing from a batch; what a GPU gains, its warm-up finds out."""
-MOST_TILES_A_RUN: dict[Provider, int] = TILES_A_RUN | {"cuda": 16}
-"""What a warm-up tries at most."""
+"""Tiles a run before a warm-up. A CPU gains nothing from a batch; what a GPU gains, its warm-up
+finds out."""
+TILES_TRIED = TILES_AT_FIRST | {"cuda": MOST_CUDA_TILES}
+"""Tiles a run that a warm-up tries at most."""
 GAIN = 1.05
 """What twice as many tiles a run must add to the speed of a device, or it is not worth its
 memory, nor the time that other images wait."""
@@ -33,6 +36,11 @@ MOST_FAILURES = 3
 """Images in a row that a model fails on before it counts as broken; of a device, turns."""
 SMOOTHING = 0.2
 """Share of the last turn in what is known of a model's speed."""
+TIMED_RUNS = 3
+"""Of which the fastest counts before the first turn: what else takes the processor meanwhile, or a
+container's limit, makes one run several times slower, and none faster."""
+GOOD_TURNS = 100
+"""In a row, after which a model that ran out of memory is asked for twice as much again."""
 MAPS = 5
 """Maps as large as the tile, of `base_channels` float32, that a run of it leaves in a session's
 memory: measured with ONNX Runtime 1.32 on a CPU, tiles of 700 and 1084 px, 32 base channels."""
@@ -53,6 +61,7 @@ class Loaded:
         runtimes: Sequence[Runtime | None],
         shapes: TileShapes,
         retired: Set[int] = frozenset(),
+        running: Sequence[AbstractContextManager[object]] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take an artefact that was opened.
@@ -61,20 +70,35 @@ class Loaded:
             runtimes: One for each device; None where the device is retired already.
             shapes: What its tiles may be.
             retired: The numbers of devices that take no more turns; others may add to them.
+            running: What is held while each device runs tiles, so that runs are timed between the
+                turns of other models; none is where there are no others.
             clock: Times the warm-up, in s.
         """
         self._runtimes = tuple(runtimes)
         self._one = next(runtime for runtime in runtimes if runtime)
         self.shapes = shapes
+        """What its tiles may be now: after they ran out of memory, less than at first."""
+        self._shapes_at_first = shapes
         self._retired = retired
+        self._running = running or [nullcontext()] * len(self._runtimes)
         self._clock = clock
         self.state: LoadedState = "warming-up"
         self.work_a_second = 0.0
-        """Floating-point operations in a second of a device's turns; 0 before the first."""
+        """Floating-point operations in a second of a device's turns; before the first, in those
+        runs of its warm-up that were timed, and 0 before these."""
+        self.is_measured = False
+        """Whether a turn has shown how fast it is."""
         self.failure = ""
         """Why it did not warm up."""
         self._most: dict[TileShape, int] = {}
+        """Tiles a run, as its warm-up found."""
+        self._fewer: dict[TileShape, int] = {}
+        """Tiles a run where more ran out of memory."""
         self._failures = 0
+        self._good_turns = 0
+        """Since it last ran out of memory."""
+        self._notes = threading.Lock()
+        """Held while something is learnt: several devices may run it at a time."""
 
     @property
     def runtimes(self) -> list[Runtime]:
@@ -115,9 +139,9 @@ class Loaded:
     @property
     def device(self) -> str:
         """The devices that run the model, as their sessions say: `cpu`, or as in `cuda:0,2`."""
-        kind, *_ = self._one.device.split(":")
-        numbers = [runtime.device.partition(":")[2] for runtime in self.runtimes]
-        return f"{kind}:{','.join(numbers)}" if any(numbers) else kind
+        if not self.runtimes:
+            return self._one.device.partition(":")[0]
+        return name_together([each.device for each in self.runtimes])
 
     @property
     def precision(self) -> str:
@@ -138,8 +162,8 @@ class Loaded:
     def memory_bytes(self) -> int:
         """What it takes on each device once it is warm: an estimate, most of it for the tiles."""
         manifest = self.manifest
-        batches = [math.prod(shape) * tiles for shape, tiles in self._most.items()]
-        pixels = max(batches, default=self.shapes.largest_area * TILES_A_RUN[self.provider])
+        batches = [math.prod(shape) * self.most_tiles(shape) for shape in tuple(self._most)]
+        pixels = max(batches, default=self.shapes.largest_area * TILES_AT_FIRST[self.provider])
         maps = bytes_a_pixel(manifest.architecture) * pixels
         return maps + BYTES_A_PARAMETER * manifest.graph_bytes // STORED_BYTES[manifest.precision]
 
@@ -153,7 +177,7 @@ class Loaded:
             if runtime is None or device in self._retired:
                 continue
             try:
-                self._prepare(runtime, stopping)
+                self._prepare(device, stopping)
             except Exception as exc:  # whatever it is: what waits for the model would wait for ever
                 log.exception("%s did not warm up on %s", self.manifest.name, runtime.device)
                 failed[device] = exc
@@ -167,27 +191,27 @@ class Loaded:
         self._runtimes = tuple(None if device in failed else each for device, each in numbered)
         self.state = "ready"
 
-    def _prepare(self, runtime: Runtime, stopping: threading.Event) -> None:
-        if TILES_A_RUN[self.provider] > 1 and not self._most:
-            self._find_batches(runtime)
+    def _prepare(self, device: int, stopping: threading.Event) -> None:
+        if TILES_AT_FIRST[self.provider] > 1 and not self._most:
+            self._find_batches(device)
         for shape in self.warm_shapes:
             for tiles in _powers_of_two(self.most_tiles(shape)):
                 if stopping.is_set():
                     return
-                if not self._warm(runtime, shape, tiles):
+                if not self._warm(device, shape, tiles):
                     break
 
-    def _warm(self, runtime: Runtime, shape: TileShape, tiles: int) -> bool:
+    def _warm(self, device: int, shape: TileShape, tiles: int) -> bool:
         """Run a batch for the first time; where it fails, ask for half as much from now on."""
         try:
-            self._speed(runtime, shape, tiles)
+            self.runtime_on(device).warm_up(shape, tiles)
+            if not self.work_a_second:
+                self.work_a_second = self._speed(device, shape, tiles)
         except InferenceFailed:
             if tiles == 1:
                 raise
             self._most[shape] = tiles // 2
             return False
-        if not self.work_a_second:  # the first run of a shape is not like others
-            self.work_a_second = self._speed(runtime, shape, tiles)
         return True
 
     def most_tiles(self, shape: TileShape, waiting: int | None = None) -> int:
@@ -195,29 +219,30 @@ class Loaded:
 
         It is a power of two: each number of tiles has to be warmed up.
         """
-        most = self._most.get(shape, TILES_A_RUN[self.provider])
+        found = self._most.get(shape, TILES_AT_FIRST[self.provider])
+        most = min(found, self._fewer.get(shape, found))
         return _powers_of_two(most if waiting is None else min(most, waiting))[-1]
 
-    def _find_batches(self, runtime: Runtime) -> None:
+    def _find_batches(self, device: int) -> None:
         """Find how many tiles of each shape are run together, and how fast that is.
 
         What fills a device is so many pixels, whatever their shape: so it is enough to try the
         smallest shape and, for what any shape gains, the largest.
         """
         shapes = self.warm_shapes
-        filling = self._gainful(runtime, shapes[0]) * math.prod(shapes[0])
-        least = self._gainful(runtime, shapes[-1])
+        filling = self._gainful(device, shapes[0]) * math.prod(shapes[0])
+        least = self._gainful(device, shapes[-1])
         for shape in shapes:
             tiles = max(filling // math.prod(shape), 1)
             self._most[shape] = max(least, _powers_of_two(tiles)[-1])
 
-    def _gainful(self, runtime: Runtime, shape: TileShape) -> int:
+    def _gainful(self, device: int, shape: TileShape) -> int:
         """Give the number of tiles of which twice as many are no longer worth it."""
-        best, most = 0.0, MOST_TILES_A_RUN[self.provider]
+        best, most = 0.0, TILES_TRIED[self.provider]
         for tiles in _powers_of_two(most):
             try:
-                self._speed(runtime, shape, tiles)
-                speed = self._speed(runtime, shape, tiles)
+                self.runtime_on(device).warm_up(shape, tiles)
+                speed = self._speed(device, shape, tiles)
             except InferenceFailed:
                 if tiles == 1:
                     raise
@@ -227,48 +252,100 @@ class Loaded:
             self.work_a_second = best = speed
         return most
 
-    def _speed(self, runtime: Runtime, shape: TileShape, tiles: int) -> float:
-        """Run empty tiles; give the floating-point operations in a second."""
-        began = self._clock()
-        runtime.warm_up(shape, tiles)
-        seconds = max(self._clock() - began, 1e-9)
+    def _speed(self, device: int, shape: TileShape, tiles: int) -> float:
+        """Give the floating-point operations in a second of empty tiles that ran before.
+
+        The first run of a shape is not like others.
+        """
+        seconds = min(self._time(device, shape, tiles) for _ in range(TIMED_RUNS))
         return tiles * flops(self.manifest.architecture, shape) / seconds
 
+    def _time(self, device: int, shape: TileShape, tiles: int) -> float:
+        """Run empty tiles between the turns of a device; give the time, in s."""
+        with self._running[device]:
+            began = self._clock()
+            self.runtime_on(device).warm_up(shape, tiles)
+            return max(self._clock() - began, 1e-9)
+
     def note_turn(self, work: int, seconds: float) -> None:
-        """Learn from a turn that went well."""
-        self._failures = 0
-        if self.state == "failed" and not self.failure:
-            log.info("%s runs again", self.manifest.name)
-            self.state = "ready"
-        speed = work / seconds
-        known = self.work_a_second or speed
-        self.work_a_second = (1 - SMOOTHING) * known + SMOOTHING * speed
+        """Learn from a turn that went well; the first replaces what the warm-up guessed.
+
+        Args:
+            work: Floating-point operations of its tiles.
+            seconds: How long they took.
+        """
+        with self._notes:
+            self._failures = 0
+            if self.state == "failed" and not self.failure:
+                log.info("%s runs again", self.manifest.name)
+                self.state = "ready"
+            speed = work / seconds
+            known = self.work_a_second if self.is_measured else speed
+            self.work_a_second = (1 - SMOOTHING) * known + SMOOTHING * speed
+            self.is_measured = True
+            self._good_turns += 1
+            if self._good_turns % GOOD_TURNS == 0:
+                self._ask_for_more()
 
     def note_failure(self) -> None:
         """Learn from an image that could not be run; after several in a row nothing is trusted."""
-        self._failures += 1
-        if self._failures >= MOST_FAILURES and self.state == "ready":
-            log.error("%s failed on %d images in a row", self.manifest.name, self._failures)
-            self.state = "failed"
+        with self._notes:
+            self._failures += 1
+            if self._failures >= MOST_FAILURES and self.state == "ready":
+                log.error("%s failed on %d images in a row", self.manifest.name, self._failures)
+                self.state = "failed"
 
     def note_out_of_memory(self, shape: TileShape, tiles: int) -> None:
-        """Ask for less from now on: fewer tiles at once, or smaller ones where it was one."""
-        if tiles > 1:
-            self._most[shape] = min(self.most_tiles(shape), tiles // 2)
-            return
-        area = math.prod(shape) // 2
+        """Ask for half of what failed: fewer tiles at once, or smaller ones where it was one.
+
+        After `GOOD_TURNS` without, it is asked for twice as much again, up to what it began with.
+
+        Args:
+            shape: Input height and width of what failed, in px.
+            tiles: How many were run together.
+        """
+        with self._notes:
+            self._good_turns = 0
+            if tiles > 1:
+                self._fewer[shape] = min(self.most_tiles(shape), tiles // 2)
+            else:
+                self._shrink(math.prod(shape) // 2)
+
+    def _shrink(self, area: int) -> None:
+        """Let tiles have so many px at most, if they can still cover every image."""
         if area >= self.shapes.largest_area:  # asked for before, by a tile of the same turn
             return
         fitting = tuple(edge for edge in self.shapes.edges if edge**2 <= area)
         smallest = self.manifest.geometry.smallest_tiling_edge**2
         if area >= smallest and (fitting or not self.shapes.edges):
-            self.shapes = replace(self.shapes, largest_area=area)
-            log.warning("%s: from now on tiles have at most %d px", self.manifest.name, area)
+            self._limit(area)
+
+    def _ask_for_more(self) -> None:
+        """Let tiles be twice as large and twice as many a run, up to what they were at first."""
+        area = min(2 * self.shapes.largest_area, self._shapes_at_first.largest_area)
+        if area > self.shapes.largest_area:
+            self._limit(area)
+        self._fewer = {shape: 2 * tiles for shape, tiles in self._fewer.items()}
+
+    def _limit(self, area: int) -> None:
+        self.shapes = replace(self.shapes, largest_area=area)
+        log.warning("%s: from now on tiles have at most %d px", self.manifest.name, area)
+
+
+def name_together(devices: Iterable[str]) -> str:
+    """Name devices of one kind together: `cpu`, or as in `cuda:0,2`."""
+    kinds, _, numbers = zip(*(device.partition(":") for device in devices), strict=True)
+    return f"{kinds[0]}:{','.join(numbers)}" if any(numbers) else str(kinds[0])
 
 
 def bytes_a_pixel(architecture: Architecture) -> int:
-    """Estimate the memory of a session for each pixel of the largest tile that it ran."""
-    return 4 * MAPS * architecture.base_channels
+    """Estimate the memory of a session for each pixel of the largest tile that it ran.
+
+    Logits are laid where an earlier map was, so that only classes beyond its channels count.
+    Measured as `MAPS` was, at 572 to 1084 px with 2, 20, 50 and 100 classes.
+    """
+    logits = max(architecture.num_classes - architecture.base_channels, 0)
+    return 4 * (MAPS * architecture.base_channels + logits)
 
 
 def _powers_of_two(most: int) -> list[int]:

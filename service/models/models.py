@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -69,7 +69,9 @@ class Models:
         """
         catalogue = Catalogue()
         engine = Engine(len(settings.places))
-        opening = partial(open_model, settings=settings, retired=engine.retired)
+        opening = partial(
+            open_model, settings=settings, retired=engine.retired, running=engine.running
+        )
         reload = Reload(settings.model_dir, catalogue, opening)
         reload.open_all()
         on_gpu = any(each.provider in ON_GPU for each in catalogue.served.values())
@@ -203,13 +205,19 @@ class Models:
             self.engine.wake()
 
 
-def open_model(path: Path, settings: Settings, retired: Set[int] = frozenset()) -> Loaded:
+def open_model(
+    path: Path,
+    settings: Settings,
+    retired: Set[int] = frozenset(),
+    running: Sequence[AbstractContextManager[object]] = (),
+) -> Loaded:
     """Verify an artefact and open it on every device that takes turns.
 
     Args:
         path: The file.
         settings: They name the devices, and say how these are used.
         retired: The numbers of those that take no more turns, now or later.
+        running: What is held while each of them runs tiles.
 
     Raises:
         ArtefactError: if it cannot be served, or changes meanwhile.
@@ -222,16 +230,16 @@ def open_model(path: Path, settings: Settings, retired: Set[int] = frozenset()) 
     opened = [runtime for runtime in runtimes if runtime]
     if len({runtime.artefact.sha256 for runtime in opened}) > 1:
         raise ArtefactDamaged(f"{path} changed while it was opened.")
-    return Loaded(runtimes, tile_shapes(opened[0], settings.tile_edge), retired)
+    return Loaded(runtimes, tile_shapes(opened[0], settings.tile_edge), retired, running)
 
 
-def model_used(model: Loaded) -> ModelUsed:
-    """Name what made an answer."""
+def model_used(model: Loaded, device: str) -> ModelUsed:
+    """Name what made an answer, and the device that did."""
     return ModelUsed(
         name=model.manifest.name,
         sha256=model.artefact.sha256,
         provider=model.provider,
-        device=model.device,
+        device=device,
         precision=model.precision,
     )
 

@@ -117,7 +117,7 @@ class CountingRuntime(Runtime):
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         self.runs += 1
         self.began.set()
-        self.may_go_on.wait(10)
+        assert self.may_go_on.wait(10)
         return super().run(tiles)
 
     def labels(self, tiles: NDArray[np.float32]) -> NDArray[np.uint8]:

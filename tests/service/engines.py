@@ -30,7 +30,7 @@ def held(runtime: RecordingRuntime) -> tuple[threading.Event, threading.Event]:
 
     def hold(_: Batch) -> None:
         runs.set()
-        may_go_on.wait(10)
+        assert may_go_on.wait(10)
 
     runtime.before_run = hold
     return runs, may_go_on

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from service import routes
 from service.admission import Admission
 from service.estimate import Demand, Forecast
 from service.masks import encode
+from service.models.loaded import Loaded
 from service.settings import Settings
 from tests.service.conftest import (
     TILE_EDGE,
@@ -140,6 +142,41 @@ def test_an_image_that_takes_longer_than_it_may_even_alone_is_not_told_to_come_a
     assert caught.value.numbers == {"estimated_s": 20, "deadline_s": 19}
 
 
+@pytest.mark.parametrize(("limit_s", "is_measured"), [(10, True), (1, False)])
+def test_where_nothing_waits_no_estimate_that_may_be_wrong_keeps_an_image_out(
+    limit_s: int, is_measured: bool
+) -> None:
+    """Or it would do so for good: an image that is refused has no turn to correct it."""
+    line, image = Line(), replace(demand(7, work=20), is_measured=is_measured)
+    with line.admission().image(image, line.now + limit_s):
+        pass
+
+
+def test_an_image_that_is_far_too_late_is_refused_also_where_nothing_waits() -> None:
+    line = Line()
+    with (
+        pytest.raises(DeadlineTooShort),
+        line.admission().image(demand(7, work=20), line.now + 9),
+    ):
+        pass
+
+
+def test_where_no_other_of_its_model_waits_no_estimate_keeps_an_image_out() -> None:
+    """The turns of other models do not correct it."""
+    line = Line(replace(demand(5, work=30), model="other"))
+    admission, image = line.admission(), replace(demand(7, work=20), model="its own")
+    with admission.image(image, line.now + 19):
+        assert numbers_of(admission, demand(1, work=1), line.now + 2)["queued_images"] == 2
+        with pytest.raises(DeadlineTooShort), admission.image(image, line.now + 19):
+            pass
+
+
+def test_an_image_that_is_late_by_a_first_guess_may_come_again() -> None:
+    line = Line(demand(5, work=30))
+    image = replace(demand(7, work=20), is_measured=False)
+    assert numbers_of(line.admission(), image, line.now + 19)["retry_after_s"] == 30
+
+
 def test_images_that_are_still_decoded_count_as_what_waits() -> None:
     """Or a burst would be let in as if each of it were alone."""
     line = Line()
@@ -156,7 +193,7 @@ def test_an_image_that_the_engine_has_is_not_counted_twice() -> None:
     line = Line()
     admission = line.admission()
     with admission.image(demand(1, work=10)) as place:
-        place.is_queued = True
+        place.join()
         line.waiting = (demand(1, work=4),)
         numbers = numbers_of(admission, demand(1, work=10), line.now + 13)
         assert (numbers["queued_images"], numbers["estimated_s"]) == (1, 14)
@@ -191,7 +228,7 @@ def test_where_pixels_are_too_many_the_wait_is_for_as_many_as_are_too_many() -> 
         admission.image(demand(20, work=20)),
         admission.image(demand(10)) as encoded,
     ):
-        encoded.is_queued = True  # and done: its pixels are free soon
+        encoded.join()  # and done: its pixels are free soon
         waits = [numbers_of(admission, demand(pixels))["retry_after_s"] for pixels in (15, 30, 50)]
     assert waits == [1, 40, 70]
 
@@ -206,7 +243,7 @@ def busy(
     def encode_when_told(*arguments: Any) -> Any:
         if not encodes.is_set():
             encodes.set()
-            may_go_on.wait(10)
+            assert may_go_on.wait(10)
         return encode(*arguments)
 
     monkeypatch.setattr(routes, "encode", encode_when_told)
@@ -257,10 +294,17 @@ TILE_S = 1000
 """How long a tile is said to take: so long that no test reaches a deadline."""
 
 
+async def warm(app: FastAPI) -> Loaded:
+    """Give the only model, once it is ready."""
+    (model,) = state_of(app).models.loaded.values()
+    while model.state != "ready":
+        await asyncio.sleep(0.001)
+    return model
+
+
 async def held_in_its_first_tile(app: FastAPI, runtime: CountingRuntime) -> "asyncio.Task[int]":
     """Begin a request, and say that its tiles are slow."""
-    (model,) = state_of(app).models.loaded.values()
-    model.work_a_second = flops(TINY, (TILE_EDGE, TILE_EDGE)) / TILE_S
+    (await warm(app)).note_turn(flops(TINY, (TILE_EDGE, TILE_EDGE)), TILE_S)
     first = asyncio.create_task(Client(app).segment())
     await asyncio.to_thread(runtime.began.wait, 10)
     return first
@@ -310,6 +354,25 @@ def test_a_request_that_alone_would_be_late_answers_422(
     assert (client.status, client.problem["type"]) == (422, "deadline-too-short")
     assert client.problem["estimated_s"] == 4 * TILE_S
     assert "retry-after" not in client.headers
+
+
+def test_an_image_alone_corrects_a_wrong_estimate_of_its_time(
+    settings: Settings, runtime: Runtime
+) -> None:
+    """As of a container that was held up while its model was warmed up."""
+    runtime = CountingRuntime(runtime)
+    runtime.may_go_on.set()
+
+    async def send() -> tuple[int, float]:
+        async with running(settings_of(settings.model_dir, deadline_s=10**6), runtime) as app:
+            model = await warm(app)
+            model.work_a_second = flops(TINY, (TILE_EDGE, TILE_EDGE)) / TILE_S
+            status = await Client(app, prefer=f"wait={3 * TILE_S}").segment()
+            return status, Demand.of(model, (400, 401), "none").seconds(10**18)
+
+    status, seconds = asyncio.run(send())
+    assert status == 200
+    assert seconds < TILE_S
 
 
 def test_a_wait_that_is_none_answers_400(client: TestClient) -> None:

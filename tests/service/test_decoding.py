@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from model.errors import (
     UNetError,
 )
 from service.decoding import decoder as decoder_module
-from service.decoding.decoder import WORKER
+from service.decoding import pool
+from service.decoding.decoder import WORKER, Decoder
 from service.decoding.pool import Decoders
 from service.decoding.worker import OPEN_FILES
 from service.images import ImageHeader, decode, read_header
 from tests.conftest import ROOT
+from tests.service.direct import SkippingLoop, run_skipping
 from tests.service.images.files import LIMIT, encoded_png, exif_of, jpeg, noise, png, tiff
 
 pytestmark = pytest.mark.anyio
@@ -218,8 +221,9 @@ async def test_an_image_that_takes_too_long_is_given_up() -> None:
 
 
 async def test_an_image_that_takes_too_much_of_the_processor_is_given_up(
-    decoders: Decoders,
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pool, "FIRST_GO_S", 60)
     pid = decoders.pids[0]
     stop_process(pid)
     lost = await begun(decoders)
@@ -228,6 +232,116 @@ async def test_an_image_that_takes_too_much_of_the_processor_is_given_up(
 
     with pytest.raises(ImageUnreadable, match=r"took more than 60 s to decode and was given up"):
         await lost
+
+
+def test_an_image_that_takes_too_long_at_first_is_begun_again() -> None:
+    async def decode_late(loop: SkippingLoop) -> Any:
+        async with decoding() as decoders:
+            await decoders.decode(PNG, header_of(PNG))
+            stop_process(decoders.pids[0])
+            late = await begun(decoders)
+            loop.skipped_s += 2 * pool.FIRST_GO_S
+            return await late
+
+    assert is_decoded(run_skipping(decode_late))
+
+
+class Clockless(Decoder):
+    """A decoder of no child, whose hostile images are out of time when a test says so."""
+
+    def __init__(self, first_is_over: asyncio.Event, second_is_over: asyncio.Event) -> None:
+        self._over = first_is_over, second_is_over
+        self._has_ended = False
+
+    @property
+    def has_ended(self) -> bool:
+        return self._has_ended
+
+    def end(self) -> asyncio.Future[int]:
+        self._has_ended = True
+        ended = asyncio.get_running_loop().create_future()
+        ended.set_result(0)
+        return ended
+
+    async def decode(self, data: bytes, header: ImageHeader, timeout_s: float) -> Any:
+        if data == PNG:
+            return decode(data, header)
+        await self._over[timeout_s == 60].wait()
+        self.end()
+        raise TimeoutError
+
+
+@dataclass
+class WithoutClock:
+    """Decoders of no children, all that were made, and what says that a go is over."""
+
+    decoders: Decoders
+    made: list[Clockless]
+    first_is_over: asyncio.Event
+    second_is_over: asyncio.Event
+
+    def come(self, count: int) -> list[asyncio.Task[Any]]:
+        """Let hostile images come."""
+        header = header_of(PNG)
+        return [asyncio.create_task(self.decoders.decode(b"hostile", header)) for _ in range(count)]
+
+    @property
+    def alive(self) -> int:
+        return sum(not decoder.has_ended for decoder in self.made)
+
+
+@pytest.fixture
+async def without_clock(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WithoutClock]:
+    """Give two decoders."""
+    made: list[Clockless] = []
+    over = asyncio.Event(), asyncio.Event()
+
+    def make(_: object) -> Clockless:
+        made.append(Clockless(*over))
+        return made[-1]
+
+    monkeypatch.setattr(pool, "Decoder", make)
+    async with decoding(2) as decoders:
+        yield WithoutClock(decoders, made, *over)
+
+
+async def test_hostile_images_delay_others_by_their_first_go_alone(
+    without_clock: WithoutClock,
+) -> None:
+    decoders = without_clock.decoders
+    hostile = without_clock.come(30)
+    good = asyncio.create_task(decoders.decode(PNG, header_of(PNG)))
+    await asyncio.sleep(0)
+    assert not good.done()
+    without_clock.first_is_over.set()
+
+    assert is_decoded(await good)
+    assert is_decoded(await decoders.decode(PNG, header_of(PNG)))
+    assert not any(task.done() for task in hostile)
+    without_clock.second_is_over.set()
+    for task in hostile:
+        with pytest.raises(ImageUnreadable, match="took more than 60 s to decode"):
+            await task
+    assert decoders.given_up == 60
+
+
+async def test_there_are_twice_as_many_children_as_images_at_a_time_at_most(
+    without_clock: WithoutClock,
+) -> None:
+    hostile = without_clock.come(2)
+    without_clock.first_is_over.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    without_clock.first_is_over.clear()
+    hostile += without_clock.come(4)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert without_clock.alive == 4
+
+    without_clock.first_is_over.set()
+    without_clock.second_is_over.set()
+    await asyncio.gather(*hostile, return_exceptions=True)
+    assert without_clock.alive == 2
 
 
 async def test_an_image_that_takes_too_much_memory_is_refused(
@@ -331,7 +445,7 @@ async def test_a_child_gives_up_what_no_image_needs(decoders: Decoders) -> None:
     assert limits(resource.RLIMIT_CORE) == (0, 0)
     assert limits(resource.RLIMIT_FSIZE) == (0, 0)
     assert limits(resource.RLIMIT_NOFILE) == (OPEN_FILES, OPEN_FILES)
-    assert 60 <= limits(resource.RLIMIT_CPU)[0] < 120
+    assert pool.FIRST_GO_S < limits(resource.RLIMIT_CPU)[0] < 60
     assert Path(f"/proc/{decoders.pids[0]}/oom_score_adj").read_text() == "1000\n"
 
 

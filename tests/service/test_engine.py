@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 from model.averaging import begin
-from model.errors import DeadlinePassed, ServiceStopping
+from model.errors import DeadlinePassed, InferenceFailed, ServiceStopping
 from model.geometry import flops
 from model.intensity import IntensityScale
 from model.planner import TileShapes
 from model.segmentation import Segmentation
 from model.sessions import Provider
+from service import engine as module
 from service.engine import Backlog, Engine
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job
@@ -70,7 +72,7 @@ def test_turns_that_overlap_are_counted_once(
         waiter = Waiter((work(1, tiles=2),), loop, loop.create_future(), 2, submitted=0.0)
         for what, moment in moments:
             getattr(waiter, what)(moment)
-        assert [waiter.count(), waiter.count()] == [False, True]
+        assert [waiter.count("cpu"), waiter.count("cpu")] == [False, True]
         waiter.finish()
         return await waiter.future
 
@@ -437,6 +439,109 @@ def test_two_devices_share_one_image() -> None:
     assert [len(runtime.runs) for runtime in runtimes] == [3, 3]
 
 
+def run_on_two_devices(
+    act: Callable[[Engine], None], *passes: Segmentation, first: Callable[[Batch], None]
+) -> Segmented:
+    """Segment an image while the engine does something, with the workers that it starts."""
+    runtimes = [RecordingRuntime("cuda", f"cuda:{number}") for number in range(2)]
+    runtimes[0].before_run = first
+    engine, model = two_devices(*runtimes)
+    assert model.device == "cuda:0,1"
+
+    async def submit() -> Segmented:
+        future = asyncio.ensure_future(engine.segment(model, *passes))
+        await asyncio.sleep(0)  # it is in the row
+        act(engine)
+        try:
+            async with asyncio.timeout(10):
+                return await future
+        finally:
+            engine.stop()
+
+    return asyncio.run(submit())
+
+
+@pytest.mark.parametrize("is_averaged", [True, False])
+@pytest.mark.parametrize("device", [0, 1])
+def test_an_answer_names_the_device_that_ran_all_its_tiles_and_no_other(
+    device: int, is_averaged: bool
+) -> None:
+    passes = averaged(1, tiles=2) if is_averaged else (work(1, tiles=9),)
+    segmented = run_on_two_devices(
+        lambda engine: engine._workers[device].start(), *passes, first=lambda _: None
+    )
+    assert segmented.device == f"cuda:{device}"
+
+
+def test_an_answer_names_a_device_that_was_retired_after_some_of_its_tiles() -> None:
+    runs = iter(["goes well"])
+
+    def fail_after_the_first(_: Batch) -> None:
+        if next(runs, "") != "goes well":
+            raise InferenceFailed("The device is lost.")
+
+    def retire_and_go_on(engine: Engine) -> None:
+        engine._serve(0)
+        assert engine.retired == {0}
+        engine._workers[1].start()
+
+    segmented = run_on_two_devices(retire_and_go_on, work(1, tiles=20), first=fail_after_the_first)
+    assert segmented.device == "cuda:0,1"
+
+
+def test_an_answer_of_a_cpu_names_it() -> None:
+    assert [each.device for each in run_all(RecordingRuntime(), work(1, 1))] == ["cpu"]
+
+
+def test_the_devices_of_an_answer_are_named_in_their_order() -> None:
+    async def name() -> str:
+        loop = asyncio.get_running_loop()
+        waiter = Waiter((work(1, tiles=3),), loop, loop.create_future(), 3)
+        for device in ("cuda:10", "cuda:2", "cuda:2"):
+            waiter.count(device)
+        waiter.finish()
+        return (await waiter.future).device
+
+    assert asyncio.run(name()) == "cuda:2,10"
+
+
+@pytest.mark.parametrize(("at_once", "in_thread"), [(8, False), (7, True)])
+def test_steps_of_very_many_tiles_are_made_off_the_event_loop(
+    at_once: int, in_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_in: list[int] = []
+
+    def making(*arguments: Any) -> Job[Any, Any]:
+        made_in.append(threading.get_ident())
+        return Job(*arguments)
+
+    monkeypatch.setattr(module, "Job", making)
+    monkeypatch.setattr(module, "MOST_TILES_AT_ONCE", at_once)
+
+    async def submit() -> Segmented:
+        with started(ServesOne(RecordingRuntime(), square(EDGE))) as engine:
+            return await engine.run(*averaged(1, tiles=1))
+
+    np.testing.assert_allclose(asyncio.run(submit()).work.canvas, 1 / (1 + np.exp(-1)), rtol=1e-6)
+    assert [each != threading.get_ident() for each in made_in] == [in_thread]
+
+
+def test_once_an_image_is_said_to_be_queued_the_forecast_knows_of_it() -> None:
+    engine = ServesOne(RecordingRuntime(), square(EDGE))
+    known: list[int] = []
+
+    async def submit() -> None:
+        def look() -> None:
+            known.append(len(engine._queue))
+
+        left = asyncio.ensure_future(engine.segment(engine.model, work(1, 2), queued=look))
+        await asyncio.sleep(0)
+        left.cancel()
+
+    asyncio.run(submit())
+    assert known == [1]
+
+
 def test_tiles_that_wait_are_shared_by_the_devices() -> None:
     engine, model = two_devices(RecordingRuntime("cuda"), RecordingRuntime("cuda"))
     kind = (model, (EDGE, EDGE), "labels")
@@ -497,7 +602,7 @@ def test_the_forecast_is_what_the_images_that_wait_still_ask_for() -> None:
         return before, engine.forecast()
 
     def demand(tiles: int, pixels: int) -> Demand:
-        return Demand(pixels, tiles * tile, 500.0)
+        return Demand(pixels, tiles * tile, 500.0, model="tiny")
 
     before, after = asyncio.run(submit())
     assert before == Forecast(

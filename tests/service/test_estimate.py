@@ -121,5 +121,5 @@ def test_the_work_of_an_image_is_that_of_the_tiles_that_will_be_run(
     )
     tiles = sum(len(each.plan.tiles) for each in begun)
     assert Demand.of(model, (70, 131), passes) == Demand(
-        PASSES[passes] * 70 * 131, work, model.work_a_second, tiles
+        PASSES[passes] * 70 * 131, work, model.work_a_second, tiles, "tiny", is_measured=True
     )

@@ -14,8 +14,8 @@ from model.errors import InferenceFailed
 from model.planner import TileShapes
 from model.segmentation import Segmentation
 from model.sessions import Provider
-from service.engine import Engine
-from service.models.loaded import MOST_FAILURES, TILES_A_RUN, Loaded
+from service.engine import Engine, Lack
+from service.models.loaded import MOST_FAILURES, TILES_AT_FIRST, Loaded
 from service.turn import Segmented, TurnReport
 from tests.conftest import square
 from tests.service.engines import (
@@ -132,6 +132,60 @@ def test_what_fails_on_one_device_is_run_on_the_other_and_no_image_fails() -> No
     assert model.state == "ready"
 
 
+class WatchedCondition(threading.Condition):
+    """A condition that says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.awaited.set()
+        return super().wait(timeout)
+
+
+def test_when_a_device_is_retired_the_others_look_at_what_it_leaves() -> None:
+    """Nothing else happens that would wake them."""
+    engine = Engine(devices=2)
+    engine._changed = changed = WatchedCondition()
+    model = Loaded([RecordingRuntime("cuda", "cuda:0"), None], square(EDGE), engine.retired)
+    model.state = "ready"
+
+    async def submit() -> None:
+        left = asyncio.ensure_future(engine.segment(model, work(1, tiles=1)))
+        await asyncio.sleep(0)  # it is in the row
+        engine._workers[1].start()
+        assert await asyncio.to_thread(changed.awaited.wait, 10)
+        for _ in range(MOST_FAILURES):
+            engine._judge(0, Lack.SOUNDNESS)
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(InferenceFailed):
+                    await left
+        finally:
+            engine.stop()
+
+    asyncio.run(submit())
+
+
+def test_a_device_that_is_short_of_memory_is_not_retired() -> None:
+    """Somebody else may have its memory for a while."""
+    short = short_of_memory(RecordingRuntime("cuda", "cuda:0"), 0)
+    sound = RecordingRuntime("cuda", "cuda:1")
+    engine, model = two_devices(short, sound)
+
+    async def submit() -> list[Any]:
+        engine._workers[0].start()
+        try:
+            async with asyncio.timeout(20):
+                return await run_one_by_one(engine, model, 2 * MOST_FAILURES)
+        finally:
+            engine.stop()
+
+    assert [each.device for each in asyncio.run(submit())] == ["cuda:1"] * 2 * MOST_FAILURES
+    assert engine.devices == 2
+
+
 def test_an_image_that_fails_on_several_devices_at_a_time_is_one_failure() -> None:
     both = threading.Barrier(2, timeout=10)
 
@@ -225,7 +279,7 @@ def test_what_is_tried_on_another_device_waits_for_its_turn_to_end() -> None:
     """A session takes one thread at a time."""
     sound = RecordingRuntime("cuda", "cuda:1")
     engine, model = two_devices(broken(RecordingRuntime("cuda", "cuda:0")), sound)
-    engine._running[1] = lock = cast("Any", WatchedLock())
+    engine.running[1] = lock = cast("Any", WatchedLock())
     at_a_time, most = 0, 0
 
     def run(_: Batch) -> None:
@@ -290,7 +344,7 @@ def test_tiles_become_smaller_only_where_no_device_has_the_memory(other_has_it: 
 
     assert (asyncio.run(submit()).work.canvas == 1).all()
     assert model.shapes.largest_area == (edge**2 if other_has_it else edge**2 // 2)
-    assert model.most_tiles((edge, edge)) == TILES_A_RUN["cuda"]
+    assert model.most_tiles((edge, edge)) == TILES_AT_FIRST["cuda"]
 
 
 def test_whatever_goes_wrong_around_a_turn_the_worker_lives_on() -> None:

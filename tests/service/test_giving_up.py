@@ -103,7 +103,7 @@ def test_a_deadline_that_passes_while_an_image_is_decoded(
     assert (client.status, client.problem["type"]) == (504, "deadline-passed")
 
 
-def test_a_deadline_that_passes_while_an_image_waits_for_a_thread(
+def test_a_deadline_that_passes_while_an_image_waits_for_a_slot(
     patient: Settings, runtime: Runtime
 ) -> None:
     counting = CountingRuntime(runtime)
@@ -111,16 +111,13 @@ def test_a_deadline_that_passes_while_an_image_waits_for_a_thread(
 
     async def late(loop: SkippingLoop) -> int:
         async with running(patient, counting) as app:
-            threads, others = state_of(app).pixel_threads, [object(), object()]
-            for other in others:
-                await threads.acquire_on_behalf_of(other)
-            request = asyncio.ensure_future(in_a_hurry(app).segment())
-            await comes(lambda: threads.statistics().tasks_waiting)
-            loop.skipped_s += SOON_S
-            status = await request
-            assert counting.runs == 0
-            for other in others:
-                threads.release_on_behalf_of(other)
+            slots = state_of(app).slots
+            async with slots.take(1), slots.take(1):
+                request = asyncio.ensure_future(in_a_hurry(app).segment())
+                await comes(lambda: slots.waiting)
+                loop.skipped_s += SOON_S
+                status = await request
+                assert (counting.runs, slots.waiting) == (0, 0)
             await assert_free(app)
         return status
 
@@ -134,7 +131,7 @@ def test_a_deadline_that_passes_among_the_tiles(patient: Settings, runtime: Runt
     async def late(loop: SkippingLoop) -> int:
         async with running(patient, counting) as app:
             request = asyncio.ensure_future(in_a_hurry(app).segment())
-            await asyncio.to_thread(counting.began.wait, 10)
+            assert await asyncio.to_thread(counting.began.wait, 10)
             loop.skipped_s += SOON_S
             status = await request
             counting.may_go_on.set()
@@ -152,7 +149,7 @@ def test_a_deadline_that_passes_while_the_answer_is_written(
 
     def encode_when_told(*arguments: Any) -> Any:
         began.set()
-        may_go_on.wait(10)
+        assert may_go_on.wait(10)
         return encode(*arguments)
 
     monkeypatch.setattr(routes, "encode", encode_when_told)
@@ -160,7 +157,7 @@ def test_a_deadline_that_passes_while_the_answer_is_written(
     async def late(loop: SkippingLoop) -> int:
         async with running(patient, runtime) as app:
             request = asyncio.ensure_future(in_a_hurry(app).segment())
-            await asyncio.to_thread(began.wait, 10)
+            assert await asyncio.to_thread(began.wait, 10)
             loop.skipped_s += SOON_S
             await asyncio.sleep(0)
             may_go_on.set()
@@ -181,7 +178,7 @@ def test_the_service_s_own_deadline_counts_where_the_client_waits_longer(
         async with running(impatient, counting) as app:
             client = Client(app, prefer=f"wait={9 * SOON_S}")
             request = asyncio.ensure_future(client.segment())
-            await asyncio.to_thread(counting.began.wait, 10)
+            assert await asyncio.to_thread(counting.began.wait, 10)
             loop.skipped_s += SOON_S
             status = await request
             counting.may_go_on.set()
@@ -200,7 +197,7 @@ def test_no_tile_is_run_of_a_client_that_left_before_its_turn(
             engine = state_of(app).models.engine
             stays, leaves = Client(app), Client(app)
             first = asyncio.ensure_future(stays.segment())
-            await asyncio.to_thread(counting.began.wait, 10)
+            assert await asyncio.to_thread(counting.began.wait, 10)
             second = asyncio.ensure_future(leaves.segment())
             await comes(lambda: len(engine.forecast().waiting) == 2)
             leaves.leaves.set()
@@ -221,7 +218,7 @@ def test_a_drain_refuses_what_is_new_and_finishes_what_is_in_flight(
         async with running(settings, counting) as app:
             lifecycle = state_of(app).lifecycle
             request = asyncio.ensure_future(Client(app).segment())
-            await asyncio.to_thread(counting.began.wait, 10)
+            assert await asyncio.to_thread(counting.began.wait, 10)
             draining = asyncio.ensure_future(lifecycle.drain(SOON_S))
             await asyncio.sleep(0)
             refused = await Client(app).segment()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from model.geometry import flops
+from model.planner import TileShapes
 from model.runtime import Runtime
 from model.sessions.gpu_memory import GpuMemory
 from service import metrics
@@ -370,6 +371,18 @@ def test_the_memory_of_open_models_is_what_their_bound_weighs(service: Service) 
     assert service.page()("model_memory_bytes", name="tiny") == (
         service.models.loaded["tiny"].memory_bytes
     )
+
+
+def test_the_largest_tile_of_a_model_is_what_it_is_asked_for_now(service: Service) -> None:
+    model = service.models.loaded["tiny"]
+    before = model.shapes
+    pages = [service.page()]
+    model.shapes = TileShapes(before.largest_area // 2, before.edges)
+    pages.append(service.page())
+    model.shapes = before
+    assert [page("tile_pixels_max", model="tiny") for page in pages] == [
+        *(TILE_EDGE**2, TILE_EDGE**2 // 2)
+    ]
 
 
 def test_the_memory_of_gpus_is_what_their_driver_says(

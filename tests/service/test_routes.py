@@ -285,7 +285,7 @@ class SlowToWarmUp(Runtime):
         self.may_go_on = threading.Event()
 
     def warm_up(self, tile_shape: tuple[int, int], batch: int = 1) -> None:
-        self.may_go_on.wait(10)
+        assert self.may_go_on.wait(10)
 
 
 def test_readyz_is_a_problem_until_the_model_is_warmed_up(

@@ -1,4 +1,4 @@
-"""The real server, in a process of its own: signals, connections, and who waits for whom."""
+"""The real server, in a process of its own: signals and connections."""
 
 import http.client
 import json
@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -19,15 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.architecture import Architecture
 from tests.conftest import ROOT
-from tests.service.conftest import noise, png, write_artefact
+from tests.service.conftest import noise, png
 
 IMAGE = png(noise(60, 70))
-LARGE = Architecture(depth=2, base_channels=2)
-"""A network for large images: it is fast, so most of the time is the service's own."""
-
-ALIVE_WITHIN_MS = 50
 
 
 @dataclass(frozen=True)
@@ -158,15 +152,6 @@ def lasting(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield server
 
 
-@pytest.fixture(scope="module")
-def for_large_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server of a network that is fast on large images."""
-    folder = tmp_path_factory.mktemp("large")
-    write_artefact(folder, LARGE)
-    with running(folder, folder / "log", tile_edge="1212", threads="0") as server:
-        yield server
-
-
 def test_a_request_in_flight_is_answered_after_sigterm(server: Server) -> None:
     with server.half_an_upload(IMAGE) as upload:
         server.terminate()
@@ -209,6 +194,18 @@ def test_the_exit_code_after_the_last_answer_is_0(server: Server) -> None:
     assert server.process.wait(10) == 0
 
 
+def test_a_second_sigint_ends_it_at_once(model_dir: Path, tmp_path: Path) -> None:
+    settings = {"shutdown_grace_s": "600", "stall_timeout_s": "600"}
+    with (
+        running(model_dir, tmp_path / "log", **settings) as server,
+        server.half_an_upload(IMAGE),
+    ):
+        server.terminate()
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 0
+
+
 @pytest.fixture
 def impatient(model_dir: Path, tmp_path: Path) -> Iterator[Server]:
     """Give a server that ends half a second after a signal, whatever is in flight."""
@@ -219,10 +216,8 @@ def impatient(model_dir: Path, tmp_path: Path) -> Iterator[Server]:
 
 def test_half_an_upload_does_not_outlast_the_grace(impatient: Server) -> None:
     with impatient.half_an_upload(IMAGE):
-        began = time.monotonic()
         impatient.terminate()
         assert impatient.process.wait(10) == 0
-    assert time.monotonic() - began < 5
 
 
 def test_a_request_that_the_grace_cuts_short_is_told_so(impatient: Server) -> None:
@@ -294,52 +289,3 @@ def test_every_line_of_the_log_is_an_object(lasting: Server) -> None:
     assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, lines))
     assert any(line["logger"].startswith("uvicorn") for line in lines)
     assert lines[-1]["request_id"] == asked_id
-
-
-class Pulse:
-    """Asks every few milliseconds whether the server is alive, on one connection."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self._connection = connection
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
-        self.answers_ms: list[float] = []
-
-    def __enter__(self) -> "Pulse":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
-        while not self._stop.wait(0.005):
-            began = time.perf_counter()
-            self._connection.request("GET", "/healthz")
-            assert answer_from(self._connection.getresponse()).status == 200
-            self.answers_ms.append(1e3 * (time.perf_counter() - began))
-
-
-@pytest.fixture(scope="module")
-def twenty_five_megapixels() -> bytes:
-    """Give an image of which the mask has runs of every length."""
-    return png(np.tile(noise(1000, 1000), (5, 5)), compress_level=1)
-
-
-@pytest.mark.parametrize("format_", ["png", "json"])
-def test_the_server_says_that_it_is_alive_while_it_segments_a_large_image(
-    for_large_images: Server, twenty_five_megapixels: bytes, format_: str
-) -> None:
-    for _ in range(3):  # what else the machine does can only make it slower
-        with for_large_images.connection() as connection, Pulse(connection) as pulse:
-            answer = for_large_images.segment(twenty_five_megapixels, f"?format={format_}")
-        assert answer.status == 200
-        typical, most, longest = np.percentile(pulse.answers_ms, [50, 95, 100])
-        print(  # noqa: T201 (shown by pytest -rP)
-            f"{len(pulse.answers_ms)} answers, {typical:.1f} ms; {most:.1f} ms; {longest:.1f} ms;",
-            answer.headers["server-timing"],
-        )
-        if most < ALIVE_WITHIN_MS:
-            break
-    assert most < ALIVE_WITHIN_MS

@@ -68,6 +68,17 @@ def test_a_wrong_setting_is_refused(wrong: dict[str, object]) -> None:
         Settings(**wrong)  # type: ignore[arg-type]  # they are wrong on purpose
 
 
+def test_what_is_in_flight_has_until_its_deadline_unless_the_grace_is_set() -> None:
+    assert Settings().shutdown_grace_s == Settings().deadline_s
+    assert Settings(deadline_s=5).shutdown_grace_s == 5
+    assert Settings(deadline_s=5, shutdown_grace_s=0).shutdown_grace_s == 0
+
+
+def test_a_wrong_deadline_is_one_mistake() -> None:
+    with pytest.raises(ValidationError, match="1 validation error"):
+        Settings(deadline_s=0)
+
+
 def test_gpus_are_named_by_their_numbers_and_used_in_one_way(tmp_path: Path) -> None:
     settings = Settings(
         device="cuda:0,2", gpu_precision="fp16", tensorrt_cache=tmp_path, tile_edge=700

@@ -1,10 +1,9 @@
 """Hostile files: bombs, truncation, and changes at random."""
 
 import struct
-import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 
 import imagecodecs
@@ -14,6 +13,11 @@ import tifffile
 from PIL import Image
 
 from model.errors import ImageError, ImagePagesRefused, ImageUnreadable
+from service.images import directory as directory_module
+from service.images import page, read_header
+from service.images.jpeg import pixel_segments
+from service.images.jpeg import walk as walk_jpeg
+from service.images.png import walk as walk_png
 from tests.service.images.files import (
     SHAPE,
     chunk,
@@ -32,48 +36,65 @@ from tests.service.images.files import (
 )
 
 
-def test_png_of_a_million_chunks_is_refused_fast() -> None:
+def counted(items: Iterator[object], message: str) -> int:
+    """Count what is walked until it is refused."""
+    walked: list[object] = []
+    with pytest.raises(ImageUnreadable, match=message):
+        walked.extend(items)
+    return len(walked)
+
+
+def test_png_of_a_million_chunks_is_refused_early() -> None:
     data = handmade_png(1, 1, 8, 0, b"\0\x2a", chunk(b"vpAg") * 1_000_000)
-    started = time.monotonic()
     with pytest.raises(ImageUnreadable, match="more than 100,000 chunks"):
-        read(data)
-    assert time.monotonic() - started < 2
+        read_header(data, max_image_pixels=1)
+    assert counted(walk_png(data), "chunks") == 100_000
 
 
-def test_jpeg_of_50_000_scans_is_refused_fast() -> None:
+def test_jpeg_of_50_000_scans_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = jpeg(noise(*SHAPE), progressive=True)
     scan = data.rindex(b"\xff\xda")
     bomb = data[:-2] + data[scan:-2] * 50_000 + data[-2:]
-    started = time.monotonic()
+    monkeypatch.setattr("service.images.jpeg.JpegImageFile", pytest.fail)
     with pytest.raises(ImageUnreadable, match="markers"):
         read(bomb)
-    assert time.monotonic() - started < 1
+    assert counted(walk_jpeg(bomb), "markers") == 4096
 
 
-def test_megabytes_of_exif_in_a_jpeg_cost_nothing() -> None:
+def test_the_decoder_sees_nothing_of_megabytes_of_exif_in_a_jpeg() -> None:
     data = jpeg(noise(*SHAPE))
     segment = b"\xff\xe1\xff\xff" + b"Exif\0\0".ljust(65_533, b"x")
     bomb = data[:2] + segment * 1000 + data[2:]
-    started = time.monotonic()
     assert is_same(read(bomb), read(data))
-    assert time.monotonic() - started < 1
+    assert pixel_segments(bomb) == pixel_segments(data)
+    assert len(list(walk_jpeg(bomb))) == 1000 + len(list(walk_jpeg(data)))
 
 
-def test_a_loop_of_directories_is_refused_fast() -> None:
+def test_a_loop_of_directories_is_refused() -> None:
     data = handmade_tiff(grey_tags(), bytes(16), following=24)
     with pytest.raises(ImageUnreadable, match="form a loop"):
         read(data)
 
 
-def test_a_chain_of_a_hundred_thousand_directories_is_refused_fast() -> None:
+def test_a_chain_of_a_hundred_thousand_directories_is_refused_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = handmade_tiff(grey_tags(), bytes(16), following=1000).ljust(1000, b"\0")
     directory = struct.pack("<HHHII", 1, 256, 4, 1, 1)
     offsets = range(1000, 1000 + 18 * 100_000, 18)
     data += b"".join(directory + struct.pack("<I", offset + 18) for offset in offsets)
-    started = time.monotonic()
+    places: list[int] = []
+
+    def read_number(number: struct.Struct, data: bytes, place: int) -> int:
+        places.append(place)
+        return directory_module.read_number(number, data, place)
+
+    monkeypatch.setattr(page, "read_number", read_number)
     with pytest.raises(ImagePagesRefused, match="more than 1,000 pages"):
         read(data)
-    assert time.monotonic() - started < 1
+    assert max(places) < 1000 + 18 * 1001
 
 
 def tiled(edge: int, content: bytes, compression: int) -> bytes:

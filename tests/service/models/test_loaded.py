@@ -3,25 +3,33 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
 import pytest
 
+from model.architecture import Architecture
 from model.errors import InferenceFailed
 from model.geometry import flops
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE
 from model.sessions import Provider
-from service.models.loaded import MOST_FAILURES, MOST_TILES_A_RUN, TILES_A_RUN, Loaded
+from service.models.loaded import (
+    GOOD_TURNS,
+    MOST_CUDA_TILES,
+    MOST_FAILURES,
+    TILES_AT_FIRST,
+    TIMED_RUNS,
+    Loaded,
+    bytes_a_pixel,
+)
 from service.settings import PRETRAINED
 from tests.conftest import ROOT, square
 from tests.service.recording import EDGE, FEW, MANIFEST, OTHER_EDGE, RecordingRuntime
 
 SMALLEST = MANIFEST.geometry.smallest_tiling_edge
-
-MOST = MOST_TILES_A_RUN["cuda"]
 
 
 def warmed_up(*runtimes: RecordingRuntime, shapes: TileShapes = FEW) -> Loaded:
@@ -87,7 +95,7 @@ SMALL, LARGE = (EDGE, EDGE), (OTHER_EDGE, EDGE)
         (2 * EDGE**2, 2),
         (5 * EDGE**2, 8),
         (8 * EDGE**2, 8),
-        (10**9, MOST),
+        (10**9, MOST_CUDA_TILES),
     ],
 )
 def test_a_gpu_runs_as_many_tiles_together_as_it_gains_by(filling: int, tiles: int) -> None:
@@ -126,7 +134,7 @@ def test_a_gpu_is_warmed_up_with_every_number_of_tiles_that_it_is_given() -> Non
     given = {
         (shape, model.most_tiles(shape, waiting))
         for shape in FEW.all
-        for waiting in range(1, 2 * MOST)
+        for waiting in range(1, 2 * MOST_CUDA_TILES)
     }
     assert given <= set(device.runs)
     assert {tiles for _, tiles in given} == {1, 2, 4, 8}
@@ -139,10 +147,46 @@ def test_its_speed_is_known_before_its_first_turn(provider: Provider) -> None:
         model = Device(1).warmed_up(square(EDGE))
         assert model.work_a_second == flops(MANIFEST.architecture, SMALL) / EDGE**2
     else:
-        times = iter((0.0, 5.0, 5.0, 7.0))
-        model = Loaded([RecordingRuntime()], square(EDGE), clock=lambda: next(times))
+        model = Loaded([RecordingRuntime()], square(EDGE), clock=lasting(2.0, 2.0, 2.0))
         model.warm_up(threading.Event())
         assert model.work_a_second == flops(MANIFEST.architecture, SMALL) / 2
+
+
+def lasting(*seconds: float) -> Callable[[], float]:
+    """Give a clock by which timed runs take so long, one after the other."""
+    times = iter([time for each in seconds for time in (0.0, each)])
+    return lambda: next(times)
+
+
+@pytest.mark.parametrize("slow", range(TIMED_RUNS))
+def test_a_run_that_was_held_up_does_not_make_it_slow(slow: int) -> None:
+    runs = [20.0 if index == slow else 2.0 for index in range(TIMED_RUNS)]
+    model = Loaded([RecordingRuntime()], square(EDGE), clock=lasting(*runs))
+    model.warm_up(threading.Event())
+    assert model.work_a_second == flops(MANIFEST.architecture, SMALL) / 2
+    assert not model.is_measured
+
+
+def test_its_runs_are_timed_while_their_device_runs_nothing_else() -> None:
+    running = [threading.Lock(), threading.Lock()]
+    runtimes = [RecordingRuntime("cuda", f"cuda:{number}") for number in range(2)]
+    held: list[tuple[bool, ...]] = []
+    times = iter(range(100))
+
+    def clock() -> float:
+        held.append(tuple(lock.locked() for lock in running))
+        return next(times)
+
+    model = Loaded(runtimes, square(EDGE), running=running, clock=clock)
+    model.warm_up(threading.Event())
+    assert set(held) == {(True, False)}
+    assert not any(lock.locked() for lock in running)
+
+
+def test_its_first_turn_replaces_what_its_warm_up_guessed() -> None:
+    model = warmed_up(RecordingRuntime())
+    model.note_turn(1000, 2.0)
+    assert (model.work_a_second, model.is_measured) == (500, True)
 
 
 def test_every_device_is_warmed_up() -> None:
@@ -161,11 +205,55 @@ def test_the_limit_of_its_tiles_is_half_of_the_smallest_that_failed() -> None:
     assert limits == [500_000, 500_000, 250_000, 250_000]
 
 
-def test_the_number_of_its_tiles_never_rises() -> None:
+def test_of_shortages_that_overlap_the_fewest_tiles_a_run_count() -> None:
     model = Loaded([RecordingRuntime("cuda")], FEW)
     for tiles in (4, 2, 4):
         model.note_out_of_memory((EDGE, EDGE), tiles)
     assert model.most_tiles((EDGE, EDGE)) == 1
+
+
+def run_well(model: Loaded, turns: int) -> None:
+    for _ in range(turns):
+        model.note_turn(1, 1.0)
+
+
+def test_after_a_shortage_its_tiles_grow_again_up_to_what_they_were() -> None:
+    model = Loaded([RecordingRuntime()], TileShapes(1000**2))
+    for _ in range(2):
+        model.note_out_of_memory((500, 1000), tiles=1)
+    limits = []
+    for turns in (GOOD_TURNS - 1, 1, GOOD_TURNS - 1, 1, GOOD_TURNS):
+        run_well(model, turns)
+        limits.append(model.shapes.largest_area)
+    assert limits == [250_000, 500_000, 500_000, 1_000_000, 1_000_000]
+
+
+def test_what_its_tiles_were_is_no_power_of_two_of_what_failed() -> None:
+    model = Loaded([RecordingRuntime()], TileShapes(1000**2))
+    model.note_out_of_memory((800, 1000), tiles=1)
+    limits = []
+    for _ in range(3):
+        run_well(model, GOOD_TURNS)
+        limits.append(model.shapes.largest_area)
+    assert limits == [800_000, 1_000_000, 1_000_000]
+
+
+def test_after_a_shortage_more_tiles_are_run_together_again_up_to_what_was_gained_by() -> None:
+    model = Device(5 * EDGE**2).warmed_up(square(EDGE))
+    model.note_out_of_memory(SMALL, 4)
+    found = [model.most_tiles(SMALL)]
+    for _ in range(3):
+        run_well(model, GOOD_TURNS)
+        found.append(model.most_tiles(SMALL))
+    assert found == [2, 4, 8, 8]
+
+
+def test_good_turns_are_counted_from_the_last_shortage() -> None:
+    model = Loaded([RecordingRuntime()], TileShapes(1000**2))
+    for _ in range(3):
+        model.note_out_of_memory((1000, 1000), tiles=1)
+        run_well(model, GOOD_TURNS - 1)
+    assert model.shapes.largest_area == 500_000
 
 
 @pytest.mark.parametrize("is_open", [True, False])
@@ -184,6 +272,10 @@ def test_a_retired_device_is_not_warmed_up(is_open: bool) -> None:
 )
 def test_its_device_is_all_that_share_its_tiles(devices: tuple[str, ...], named: str) -> None:
     assert Loaded([RecordingRuntime(device=each) for each in devices], FEW).device == named
+
+
+def test_where_no_device_runs_it_any_more_its_kind_of_device_is_named() -> None:
+    assert Loaded([RecordingRuntime("cuda", "cuda:1")], FEW, {0}).device == "cuda"
 
 
 @pytest.mark.parametrize("error", [InferenceFailed("no memory"), MemoryError()])
@@ -279,12 +371,12 @@ def test_a_model_that_has_failed_runs_again_with_the_next_turn_that_goes_well() 
 def test_where_memory_runs_out_half_as_many_tiles_are_run_together() -> None:
     model = Loaded([RecordingRuntime("cuda")], FEW)
     shape = (EDGE, EDGE)
-    assert model.most_tiles(shape) == TILES_A_RUN["cuda"]
+    assert model.most_tiles(shape) == TILES_AT_FIRST["cuda"]
     model.note_out_of_memory(shape, 4)
     assert model.most_tiles(shape) == 2
     model.note_out_of_memory(shape, 2)
     assert model.most_tiles(shape) == 1
-    assert model.most_tiles((EDGE, OTHER_EDGE)) == TILES_A_RUN["cuda"]
+    assert model.most_tiles((EDGE, OTHER_EDGE)) == TILES_AT_FIRST["cuda"]
     assert model.shapes == FEW
 
 
@@ -307,7 +399,15 @@ def test_its_memory_grows_with_its_tiles_and_their_number() -> None:
         Loaded([RecordingRuntime()], square(edge)).memory_bytes for edge in (EDGE, 2 * EDGE)
     )
     gpu = Loaded([RecordingRuntime("cuda")], square(EDGE)).memory_bytes
-    assert (large / cpu, gpu / cpu) == (4, TILES_A_RUN["cuda"])
+    assert (large / cpu, gpu / cpu) == (4, TILES_AT_FIRST["cuda"])
+
+
+@pytest.mark.parametrize(("classes", "maps"), [(2, 160), (32, 160), (100, 160 + 100 - 32)])
+def test_its_memory_grows_with_its_classes_once_they_are_more_than_its_channels(
+    classes: int, maps: int
+) -> None:
+    """At 892 px, 100 classes took 873 bytes a pixel beside the parameters, 2 took 501."""
+    assert bytes_a_pixel(Architecture(base_channels=32, num_classes=classes)) == 4 * maps
 
 
 GROWTH = """

@@ -1,5 +1,6 @@
 """The models that are served."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from model.runtime import Runtime
 from model.sessions import Provider
 from service import budget
 from service.models import models as module
+from service.models.loaded import TIMED_RUNS
 from service.models.models import Models, open_model, tile_shapes
 from service.settings import PRETRAINED
 from tests.service.conftest import TILE_EDGE, settings_of, write_artefact
@@ -94,6 +96,20 @@ def test_every_device_of_the_settings_runs_every_model(
     assert opened == [("1.onnx", "cuda:1"), ("1.onnx", "cuda:3")]
     assert models.engine.devices == 2
     assert models.find(None).device == "cuda:1,3"
+
+
+def test_a_model_is_timed_between_the_turns_of_its_device(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = RecordingRuntime()
+    monkeypatch.setattr(module, "Runtime", lambda *_: runtime)
+    (two / "2.onnx").unlink()
+    models = Models.open(settings_of(two))
+    held: list[bool] = []
+    runtime.before_warm_up = lambda: held.append(models.engine.running[0].locked())
+    (model,) = models.loaded.values()
+    model.warm_up(threading.Event())
+    assert held == [False] + [True] * TIMED_RUNS  # what is prepared holds up nobody
 
 
 def test_a_file_that_changes_between_two_devices_is_refused(
