@@ -259,7 +259,7 @@ class TestIntensity:
         image[0, :10, :25], image[0, 10:20, :25] = 1000, 3000
         scale = plan.intensity.measure(image)
         assert scale.high == 3000
-        assert scale.apply(np.float32([1000]))[0] < 0
+        assert scale.apply(np.array([1000]))[0] < 0
 
     @pytest.mark.parametrize("share", [0.0, 0.05, 0.8])
     def test_of_objects_that_are_no_sparse_spots_half_a_percent_is_cut_off(

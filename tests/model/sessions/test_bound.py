@@ -72,9 +72,9 @@ def test_buffers_are_bounded_and_the_oldest_given_up() -> None:
     made: list[tuple[int, ...]] = []
     bind = session._bind
 
-    def note(output: Any, shape: tuple[int, ...]) -> Any:
+    def note(given: Any, shape: tuple[int, ...]) -> Any:
         made.append(shape[2:])
-        return bind(output, shape)
+        return bind(given, shape)
 
     session._bind = note  # type: ignore[method-assign]  # a seam
     for edges in ((32, 44), (44, 32), (32, 44), (30, 32), (32, 44), (44, 32)):
