@@ -13,7 +13,6 @@ of 380 px in place of 572 px make a step 2.3 times as cheap, for both alike.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.few_images import PLENTY, Material, score, train
-from benchmarks.machine import describe
+from benchmarks.kept import NOT_KEPT, keep
+from benchmarks.machine import commit, describe
 from benchmarks.subject import ROOT
 from model.architecture import Architecture
 from model.runtime import Runtime
@@ -45,16 +45,16 @@ RANDOM = "random parameters"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Train both, print a table, and write the result."""
+    """Train both, print a table, and write the result; 3 if that is of no commit, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fine_tuning", description=__doc__)
     parser.add_argument("data", type=Path, help="folder of annotated images")
     parser.add_argument("--init", type=Path, default=PARENT, help="artefact to start from")
     parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args(words)
+    measured = commit()
     result = compare(arguments.data, arguments.init, arguments.steps)
     print(table(result))
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return 0 if keep(RESULT, result, measured) else NOT_KEPT
 
 
 def compare(data: Path, init: Path, steps: int) -> dict[str, Any]:

@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import describe
+from benchmarks.kept import NOT_KEPT, keep
+from benchmarks.machine import commit, describe
 from benchmarks.memory_group import Watch, leave_on_disk, memory_group
 from benchmarks.row import Row
 from benchmarks.row import table as rows_table
@@ -78,7 +79,11 @@ BARS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure, print a table, and write the result; or be one contestant."""
+    """Measure, print a table, and write the result; or be one contestant.
+
+    Returns:
+        3 if the result is that of no commit, else 1 if a bar was missed, else 0.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -87,6 +92,7 @@ def main(words: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(CONTESTANTS[arguments.contestant](Path(folder))))
         return 0
+    measured = commit()
     found: dict[str, list[Found]] = {name: [] for name in CONTESTANTS}
     for _ in range(arguments.rounds):
         for name in found:
@@ -94,8 +100,8 @@ def main(words: Sequence[str] | None = None) -> int:
     ratios = [ratio(name, bar, found) for name, bar in BARS.items()]
     result = record(found, ratios, arguments.rounds)
     print(table(result["contestants"], ratios))
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    if not keep(RESULT, result, measured):
+        return NOT_KEPT
     return int(any(row.verdict != "met" for row in ratios))
 
 
