@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ from training.tiles.weight_map import BORDER_SIGMA, BORDER_WEIGHT
 PAPER_EDGE = 572
 """Input edge of figure 1, in px."""
 LARGEST_BATCH = 8
-ACTIVATION_BYTES = 34
+ACTIVATION_BYTES: dict[Compute, int] = {"bfloat16": 34, "float32": 66}
 """Memory of one training pass, in bytes for each channel of the first level and px of the tile:
-activations of all levels and their gradients, in bfloat16. Measured: what the peak memory of a
-process grows by from a 572 to a 700 px tile."""
+activations of all levels and their gradients. Measured: what the peak memory of a process grows by
+from a 572 to a 700 px tile."""
 MEMORY_SHARE = 0.5
 """Part of the free memory that tiles may take."""
 PASSES = 150
@@ -120,10 +121,14 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
             values[name] = parse_intensity(asked) if name == "intensity" else asked
             reasons[name] = "asked for"
 
-    choose("tile_edge", lambda: _tile_edge(census, settings, free_bytes))
-    choose("batch", lambda: _batch(values["tile_edge"], settings, free_bytes, processes))
-    choose("steps", lambda: _steps(census, settings, values["tile_edge"], values["batch"]))
     choose("compute", lambda: _compute(settings))
+    pass_bytes = partial(tile_bytes, settings.base_channels, compute=values["compute"])
+    choose("tile_edge", lambda: _tile_edge(census, settings, free_bytes, pass_bytes(1)))
+    choose(
+        "batch",
+        lambda: _batch(pass_bytes(values["tile_edge"]), settings, free_bytes, processes),
+    )
+    choose("steps", lambda: _steps(census, settings, values["tile_edge"], values["batch"]))
     choose("intensity", lambda: _intensity(census))
     choose("ridges", lambda: _ridges(census))
     choose("border_weight", lambda: _border_weight(ridges=values["ridges"]))
@@ -157,16 +162,18 @@ def parse_intensity(text: str) -> IntensityRule:
         raise DatasetError(f"--intensity {text} is no rule: {exc}") from exc
 
 
-def tile_bytes(architecture_channels: int, edge: int) -> int:
+def tile_bytes(base_channels: int, edge: int, compute: Compute) -> int:
     """Estimate the memory of one training pass over one tile, in bytes."""
-    return ACTIVATION_BYTES * architecture_channels * edge**2
+    return ACTIVATION_BYTES[compute] * base_channels * edge**2
 
 
-def _tile_edge(census: Census, settings: FitSettings, free_bytes: int) -> Chosen:
+def _tile_edge(
+    census: Census, settings: FitSettings, free_bytes: int, bytes_a_pixel: int
+) -> Chosen:
     geometry = Geometry(settings.depth)
     image = geometry.edge_for(math.ceil(census.median_edge))
     paper = geometry.edge_at_most(max(PAPER_EDGE, geometry.smallest_tiling_edge))
-    room = math.isqrt(int(MEMORY_SHARE * free_bytes) // (ACTIVATION_BYTES * settings.base_channels))
+    room = math.isqrt(int(MEMORY_SHARE * free_bytes) // bytes_a_pixel)
     if room < min(image, paper):
         edge = geometry.edge_at_most(max(room, geometry.smallest_edge))
         return edge, f"the largest whose training pass fits {free_bytes / 1e9:.1f} GB"
@@ -175,12 +182,12 @@ def _tile_edge(census: Census, settings: FitSettings, free_bytes: int) -> Chosen
     return paper, "the paper's tile" if paper == PAPER_EDGE else "the largest near the paper's tile"
 
 
-def _batch(edge: int, settings: FitSettings, free_bytes: int, processes: int) -> Chosen:
+def _batch(pass_bytes: int, settings: FitSettings, free_bytes: int, processes: int) -> Chosen:
     each = "" if processes == 1 else f", for each of {processes} processes"
     if not _on_cuda(settings):
         why = f"one large tile, as in the paper{each}: on a CPU a batch is no faster"
         return processes, why
-    fitting = int(MEMORY_SHARE * free_bytes) // tile_bytes(settings.base_channels, edge)
+    fitting = int(MEMORY_SHARE * free_bytes) // pass_bytes
     most = max(LARGEST_BATCH // processes, 1)
     why = f"as many as fit {free_bytes / 1e9:.0f} GB, up to {most}{each}"
     return processes * max(min(fitting, most), 1), why

@@ -108,7 +108,7 @@ class TestReasons:
     def test_a_plan_is_printed_with_a_line_a_value(self) -> None:
         lines = plan_of(steps=17).describe().splitlines()
         assert len(lines) == len(Plan.model_fields) - 1
-        assert lines[0].split(maxsplit=2) == ["tile_edge", "572", "the paper's tile"]
+        assert lines[1].split(maxsplit=2) == ["tile_edge", "572", "the paper's tile"]
         assert "percentile:0.5,99.5" in lines[4]
 
     def test_a_plan_in_a_file_is_the_plan(self) -> None:
@@ -174,14 +174,27 @@ class TestTileEdge:
         assert Geometry(depth).is_valid(plan.tile_edge)
 
     @settings(deadline=None)
-    @given(st.integers(10**8, 10**11), st.sampled_from([16, 32, 64]))
-    def test_its_training_pass_fits_the_free_memory(self, free_bytes: int, channels: int) -> None:
-        plan = plan_of(free_bytes=free_bytes, base_channels=channels)
+    @given(
+        st.integers(10**8, 10**11),
+        st.sampled_from([16, 32, 64]),
+        st.sampled_from(["bfloat16", "float32"]),
+    )
+    def test_its_training_pass_fits_the_free_memory(
+        self, free_bytes: int, channels: int, compute: str
+    ) -> None:
+        plan = plan_of(free_bytes=free_bytes, base_channels=channels, compute=compute)
         room = MEMORY_SHARE * free_bytes
         smallest = plan.tile_edge == Geometry(4).smallest_edge
-        assert tile_bytes(channels, plan.tile_edge) <= room or smallest
-        larger = tile_bytes(channels, plan.tile_edge + 16)
+        assert tile_bytes(channels, plan.tile_edge, plan.compute) <= room or smallest
+        larger = tile_bytes(channels, plan.tile_edge + 16, plan.compute)
         assert plan.tile_edge == PAPER_EDGE or larger > room
+
+    def test_a_pass_in_float32_takes_twice_the_memory(self) -> None:
+        half, full = (
+            plan_of(free_bytes=600_000_000, compute=compute).tile_edge
+            for compute in ("bfloat16", "float32")
+        )
+        assert (half, full) == (524, 364)
 
     def test_where_memory_decides_the_reason_names_it(self) -> None:
         reason = plan_of(free_bytes=200_000_000).reasons["tile_edge"]
@@ -210,7 +223,7 @@ class TestBatch:
         [(8, 2, 8), (3, 2, 6), (8, 3, 6), (0, 4, 4), (9, 16, 16)],
     )
     def test_gpus_share_it_evenly(self, tiles: int, processes: int, expected: int) -> None:
-        free_bytes = int(tiles * tile_bytes(32, 572) / MEMORY_SHARE)
+        free_bytes = int(tiles * tile_bytes(32, 572, "bfloat16") / MEMORY_SHARE)
         plan = plan_of(free_bytes=free_bytes, processes=processes, tile_edge=572, device="auto")
         assert plan.batch == expected
 
@@ -219,7 +232,7 @@ class TestBatch:
         ("tiles", "expected"), [(0.5, 1), (1, 1), (2.99, 2), (3, 3), (8, 8), (1000, LARGEST_BATCH)]
     )
     def test_on_a_gpu_it_is_as_many_as_fit(self, tiles: float, expected: int) -> None:
-        free_bytes = int(tiles * tile_bytes(32, 572) / MEMORY_SHARE)
+        free_bytes = int(tiles * tile_bytes(32, 572, "bfloat16") / MEMORY_SHARE)
         assert plan_of(free_bytes=free_bytes, tile_edge=572, device="auto").batch == expected
 
     @pytest.mark.usefixtures("_gpu")
@@ -228,7 +241,7 @@ class TestBatch:
 
     @pytest.mark.usefixtures("_gpu")
     def test_smaller_tiles_leave_room_for_more(self) -> None:
-        free_bytes = 2 * int(tile_bytes(32, 572) / MEMORY_SHARE)
+        free_bytes = 2 * int(tile_bytes(32, 572, "bfloat16") / MEMORY_SHARE)
         batches = [
             plan_of(free_bytes=free_bytes, tile_edge=edge, device="cuda").batch
             for edge in (572, 412, 252)
