@@ -51,14 +51,19 @@ def runtime(run: Run) -> Runtime:
 
 @pytest.fixture
 def _handlers() -> Iterator[None]:
-    """Let a signal that nothing handles fail the test, not end all of them."""
+    """Let SIGTERM, if nothing handles it, fail the test and not end all; SIGINT raise as usual.
+
+    Whoever runs the tests in the background may have it ignored.
+    """
 
     def fail(*_: Any) -> None:
         pytest.fail("the process would have ended here")
 
-    before = signal.signal(signal.SIGTERM, fail)
+    handlers = {signal.SIGTERM: fail, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    assert signal.signal(signal.SIGTERM, before) is fail
+    for number, handler in handlers.items():
+        assert signal.signal(number, before[number]) is handler
 
 
 @pytest.fixture
@@ -85,7 +90,7 @@ class TestARun:
         start = next(index for index, line in enumerate(lines) if line.startswith(f"{BLOBS}: 3"))
         assert "3 images, 1 channel(s), 2 classes. The labels are instance labels" in lines[start]
         assert lines[start + 1] == "training on 2, validating on 1: blobs-002 to blobs-002"
-        assert lines[start + 2].split() == ["tile_edge", "92", "asked", "for"]
+        assert lines[start + 3].split() == ["tile_edge", "92", "asked", "for"]
         assert "on cpu, 1 process(es)" in lines
 
     def test_it_begins_with_what_the_doctor_finds(self, run: Run) -> None:
