@@ -219,9 +219,13 @@ class Loaded:
 
         It is a power of two: each number of tiles has to be warmed up.
         """
-        found = self._most.get(shape, TILES_AT_FIRST[self.provider])
+        found = self._found(shape)
         most = min(found, self._fewer.get(shape, found))
         return _powers_of_two(most if waiting is None else min(most, waiting))[-1]
+
+    def _found(self, shape: TileShape) -> int:
+        """Give the tiles a run that its warm-up found, whatever became of them since."""
+        return self._most.get(shape, TILES_AT_FIRST[self.provider])
 
     def _find_batches(self, device: int) -> None:
         """Find how many tiles of each shape are run together, and how fast that is.
@@ -325,7 +329,8 @@ class Loaded:
         area = min(2 * self.shapes.largest_area, self._shapes_at_first.largest_area)
         if area > self.shapes.largest_area:
             self._limit(area)
-        self._fewer = {shape: 2 * tiles for shape, tiles in self._fewer.items()}
+        fewer = ((shape, 2 * tiles) for shape, tiles in self._fewer.items())
+        self._fewer = {shape: tiles for shape, tiles in fewer if tiles < self._found(shape)}
 
     def _limit(self, area: int) -> None:
         self.shapes = replace(self.shapes, largest_area=area)
