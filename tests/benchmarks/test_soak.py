@@ -51,6 +51,13 @@ def test_memory_that_grows_in_the_second_half_is_a_fault() -> None:
     assert outcome_of(LEVEL + [100 + 10 * step for step in range(10)]).faults() == ["memory grew"]
 
 
+def test_as_many_threads_as_there_were_in_the_first_half_are_no_fault() -> None:
+    outcome = outcome_of(LEVEL, threads=6)
+    outcome.samples[1] = Usage(LEVEL[1], 6, 2, 9)
+
+    assert outcome.faults() == []
+
+
 def test_all_that_is_left_behind_is_a_fault() -> None:
     outcome = outcome_of(
         LEVEL,

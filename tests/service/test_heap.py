@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.service.conftest import write_artefact
 
 SCRIPT = """
 from pathlib import Path
@@ -30,12 +32,38 @@ print(before - resident())
     ("prepare", "given_back"), [("heap.keep_small()", True), ("", False)], ids=["small", "default"]
 )
 def test_a_large_block_is_given_back_as_soon_as_it_is_free(prepare: str, given_back: bool) -> None:
+    assert (int(said(SCRIPT.format(prepare=prepare))) > 19 << 10) is given_back
+
+
+LET_GO = """
+import gc, sys, weakref
+from pathlib import Path
+from service import heap
+from service.models.models import Models
+from service.settings import Settings
+
+models = Models.open(Settings(model_dir=Path(sys.argv[1]), device="cpu"))
+heap.keep_small()
+gc.disable()  # so that nothing but the end of its last use lets the session go
+session = weakref.ref(models.loaded["cells"].runtimes[0])
+models.catalogue.remove(models.catalogue.served["cells"].path)
+print(gc.get_freeze_count() > 10_000, session() is None)
+"""
+
+
+def test_a_model_that_was_there_from_the_start_is_let_go_nonetheless(tmp_path: Path) -> None:
+    write_artefact(tmp_path, name="cells")
+
+    assert said(LET_GO, str(tmp_path)).split() == ["True", "True"]
+
+
+def said(script: str, *arguments: str) -> str:
     ended = subprocess.run(  # noqa: S603 (our own command)
-        [sys.executable, "-c", SCRIPT.format(prepare=prepare)],
+        [sys.executable, "-c", script, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert (int(ended.stdout) > 19 << 10) is given_back
+    return ended.stdout
