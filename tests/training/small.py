@@ -68,13 +68,13 @@ def stored(
     classes: Sequence[int] | None = None,
 ) -> StoredImage:
     """Put an image in memory as the store has it, on a scale that leaves its pixels as they are."""
-    rows, columns = np.nonzero(ids > 0)
+    places = np.argwhere(ids > 0)[:1].astype(np.float32)
     return StoredImage(
         pixels=pixels,
         ids=ids,
         borders=np.zeros(ids.shape, np.float16) if borders is None else borders,
         classes=np.array([0] + [1] * int(ids.max()) if classes is None else classes, np.uint8),
-        centres=np.stack([rows, columns], axis=1)[:1].astype(np.float32),
+        centres=(places,) * len(places),
         scale=IntensityScale(-1, 1),
     )
 

@@ -11,7 +11,7 @@ Source: Ronneberger et al. 2015, section 3.1.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -164,19 +164,24 @@ def generator(*numbers: int) -> torch.Generator:
 def draw_warp(image: StoredImage, plan: Plan, random: torch.Generator) -> Warp:
     """Draw where a tile lies and how it is turned, zoomed and bent.
 
-    A share of the tiles are centred on an object, all objects of the image having equal chances;
-    the others lie anywhere.
+    A share of the tiles are centred on an object: all classes that have some in the image have
+    equal chances, and so have all objects of a class. The others lie anywhere.
     """
     where = torch.rand(3, generator=random)
     size = torch.tensor(image.size, dtype=torch.float32)
     centre = where[:2] * (size - 1)
-    if len(image.centres) and where[2] < plan.object_share:
-        chosen = torch.randint(len(image.centres), (1,), generator=random)
-        centre = torch.from_numpy(image.centres)[chosen[0]].float()
+    if image.centres and where[2] < plan.object_share:
+        of_class = image.centres[draw_index(image.centres, random)]
+        centre = torch.from_numpy(of_class[draw_index(of_class, random)])
     zoom = math.exp((2 * float(torch.rand(1, generator=random)) - 1) * math.log(plan.largest_zoom))
     bend = torch.randn(2, ELASTIC_GRID, ELASTIC_GRID, generator=random) * ELASTIC_SIGMA
     bend = bend if plan.elastic else torch.zeros_like(bend)
     return Warp(centre, rotation(random) / zoom, bend / zoom)
+
+
+def draw_index(of: Sized, random: torch.Generator) -> int:
+    """Draw the index of one of several, all having equal chances."""
+    return int(torch.randint(len(of), (1,), generator=random))
 
 
 def rotation(random: torch.Generator) -> Tensor:

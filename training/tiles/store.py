@@ -32,7 +32,7 @@ LARGEST_ID = 1 << 24
 ALIGNMENT = 64
 """Bytes, so that any type of pixel lies on a multiple of its size."""
 MOST_CENTRES = 1024
-"""Objects of an image that tiles are centred on; of more, these many are drawn once."""
+"""Objects of an image and class that tiles are centred on; of more, these many are drawn once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class StoredImage:
     """(H, W) border term of the weight map."""
     classes: NDArray[np.uint8]
     """(ids,) the class of every id; that of 0 is 0."""
-    centres: NDArray[np.float32]
-    """(n, 2) row and column of one pixel of every object, in px."""
+    centres: tuple[NDArray[np.float32], ...]
+    """For each class that has objects (n, 2) row and column of one pixel of every one, in px."""
     scale: IntensityScale
     """Measured over the whole image."""
 
@@ -129,7 +129,7 @@ class _Draft:
     ids: _Place
     borders: _Place
     classes: NDArray[np.uint8]
-    centres: NDArray[np.float32]
+    centres: tuple[NDArray[np.float32], ...]
     scale: IntensityScale
 
     def mapped(self, file: NDArray[np.uint8]) -> StoredImage:
@@ -173,7 +173,7 @@ def _write(
         _append(file, ids.astype(np.int32)),
         _append(file, term.astype(np.float16)),
         classes,
-        _centres(objects),
+        _centres(objects, classes),
         measure(entry.image, channels, plan.intensity),
     )
     valid = entry.semantic if entry.ignored is None else entry.semantic[~entry.ignored]
@@ -212,13 +212,22 @@ def measure(image: NDArray[Any], channels: int, rule: IntensityRule) -> Intensit
     return rule.measure(match_channels(image, channels))
 
 
-def _centres(objects: NDArray[np.int32]) -> NDArray[np.float32]:
+def _centres(
+    objects: NDArray[np.int32], classes: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], ...]:
     """Choose one pixel of every object: of those in the middle row of its box, the middle one."""
-    boxes = ((label, box) for label, box in enumerate(ndimage.find_objects(objects), 1) if box)
-    centres = np.array([_middle(objects, label, box) for label, box in boxes], np.float32)
-    if len(centres) > MOST_CENTRES:
-        centres = np.random.default_rng(0).choice(centres, MOST_CENTRES, replace=False)
-    return centres.reshape(-1, 2)
+    found: dict[int, list[tuple[float, float]]] = {}
+    for label, box in enumerate(ndimage.find_objects(objects), 1):
+        if box:
+            found.setdefault(int(classes[label]), []).append(_middle(objects, label, box))
+    return tuple(_some(np.array(found[each], np.float32)) for each in sorted(found))
+
+
+def _some(centres: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give all, or as many as are kept: the same ones each time."""
+    if len(centres) <= MOST_CENTRES:
+        return centres
+    return np.random.default_rng(0).choice(centres, MOST_CENTRES, replace=False)
 
 
 def _middle(objects: NDArray[np.int32], label: int, box: tuple[slice, ...]) -> tuple[float, float]:

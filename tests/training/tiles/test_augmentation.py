@@ -1,6 +1,7 @@
 """Training tiles against a plain reading of the whole image, and labels against its pixels."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -324,7 +325,7 @@ class TestObjects:
             ids[row - 1 : row + 2, column - 1 : column + 2] = number
         pixels = np.zeros((1, 80, 80), np.float32)
         image = stored(pixels, ids)
-        centres = np.array(where, np.float32).reshape(-1, 2)
+        centres = (np.array(where, np.float32),) if where else ()
         return StoredImage(pixels, ids, image.borders, image.classes, centres, image.scale)
 
     def centres(self, share: float, count: int = 3) -> list[tuple[float, ...]]:
@@ -338,6 +339,14 @@ class TestObjects:
     def test_no_object_is_favoured(self) -> None:
         drawn = self.centres(1.0)
         assert min(drawn.count(centre) for centre in set(drawn)) > 100
+
+    def test_a_class_of_few_objects_is_drawn_as_often_as_one_of_many(self) -> None:
+        image = self.image()
+        many = np.repeat(image.centres[0][:2], 50, axis=0)
+        image = replace(image, centres=(many, image.centres[0][2:]))
+        plan = make_plan(object_share=1.0)
+        drawn = [draw_warp(image, plan, seeded(seed)).centre.tolist() for seed in range(400)]
+        assert drawn.count([66, 60]) / 400 == pytest.approx(0.5, abs=0.08)
 
     def test_the_share_of_the_tiles_on_objects_is_the_one_planned(self) -> None:
         objects = {(10.0, 70.0), (40.0, 8.0), (66.0, 60.0)}

@@ -182,7 +182,7 @@ class TestIds:
     def test_an_image_without_an_object_is_stored(self, tmp_path: Path) -> None:
         found = stored(tmp_path, with_objects(np.zeros((5, 7), np.int32)))
         assert found.classes.tolist() == [0]
-        assert found.centres.shape == (0, 2)
+        assert found.centres == ()
 
 
 class TestCentres:
@@ -192,15 +192,22 @@ class TestCentres:
         ring = np.abs(np.hypot(rows - 30, columns - 30) - 20) < 3
         objects = np.where(ring, 7, 0).astype(np.int32)
         objects[2:5, 2:9] = 3
-        centres = stored(tmp_path, with_objects(objects)).centres.astype(int)
-        assert [objects[row, column] for row, column in centres] == [3, 7]
+        (centres,) = stored(tmp_path, with_objects(objects)).centres
+        assert [objects[row, column] for row, column in centres.astype(int)] == [3, 7]
+
+    def test_they_are_told_apart_by_class(self, tmp_path: Path) -> None:
+        objects = np.array([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 4]], np.int32)
+        classes = np.array([[3, 0, 1, 0], [0, 0, 0, 0], [3, 0, 3, 3]], np.uint8)
+        image = with_objects(objects, classes)
+        centres = stored(tmp_path, image, Architecture(num_classes=4, depth=1)).centres
+        assert [of_class.tolist() for of_class in centres] == [[[0, 2]], [[0, 0], [2, 0], [2, 3]]]
 
     def test_of_very_many_objects_some_are_drawn_once(self, tmp_path: Path) -> None:
         objects = np.zeros((80, 80), np.int32)
         objects[::2, ::2] = np.arange(1, 1601).reshape(40, 40)
-        centres = stored(tmp_path, with_objects(objects)).centres
+        (centres,) = stored(tmp_path, with_objects(objects)).centres
         assert len(np.unique(centres, axis=0)) == MOST_CENTRES
-        np.testing.assert_array_equal(stored(tmp_path, with_objects(objects)).centres, centres)
+        np.testing.assert_array_equal(stored(tmp_path, with_objects(objects)).centres, [centres])
 
 
 class TestScale:
