@@ -22,17 +22,36 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: it ends a run as Ctrl-C does."""
 
 
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came in what is given up for it."""
+
+
 class Signals:
     """Whether SIGTERM or Ctrl-C came while this is held: the step under way is finished first."""
 
     def __init__(self) -> None:
         self.first: int | None = None
         """Number of the first that came."""
+        self._raises = False
 
     @property
     def came(self) -> bool:
         """Whether one came."""
         return self.first is not None
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Give up what is done within this as soon as one comes, or if one came before.
+
+        Raises:
+            Interrupted: then.
+        """
+        self._raises = True
+        try:
+            self._raise()
+            yield
+        finally:
+            self._raises = False
 
     def __enter__(self) -> "Signals":
         """Listen."""
@@ -46,6 +65,12 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python passes it)
         self.first = self.first or number
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._raises and self.came:
+            self._raises = False
+            raise Interrupted
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from training.run.descent import Descent
 from training.run.distributed import World
 from training.run.folder import RunFolder
 from training.run.identity import Identity, fixed_settings, require_same_run
-from training.run.interruption import Signals
+from training.run.interruption import Interrupted, Signals
 from training.run.memory import keep_freed_memory
-from training.run.progress import Progress, Validate, Validation
+from training.run.progress import Progress, Settled, Validate, Validation
 from training.run.tensorboard import follow
 from training.run.writing import write
 from training.settings import FitSettings
@@ -80,7 +80,13 @@ class Loop:
             self._tiles_ahead() as tiles,
             self._bar() as bar,
         ):
-            while self.progress.step < self.steps:
+            while True:
+                if self._is_due(self.settings.validate_every):
+                    self._validate(signals)
+                if self.world.any(signals.came):
+                    self._stop(signals.first or signal.SIGTERM)  # another process had the signal
+                if self.progress.step == self.steps:
+                    return self.progress
                 began = time.perf_counter()
                 loss = self.descent.step(self.progress.step, next(tiles))
                 self.progress.losses.append(loss)
@@ -91,11 +97,6 @@ class Loop:
                 if self._is_due(LOG_EVERY):
                     self._log_losses(steps / seconds)
                     seconds, steps = 0.0, 0
-                if self._is_due(self.settings.validate_every):
-                    self._validate()
-                if self.world.any(signals.came):
-                    self._stop(signals.first or signal.SIGTERM)  # another process had the signal
-        return self.progress
 
     def resume(self) -> None:
         """Go on from the folder's last checkpoint.
@@ -128,18 +129,29 @@ class Loop:
 
             yield tiles()
 
-    def _validate(self) -> None:
+    def _validate(self, signals: Signals) -> None:
+        """Validate, if it was not done; a signal ends it, and whoever resumes begins it anew."""
+        if self.progress.validated == self.progress.step:
+            return
         if self.world.leads:
-            found = self.validate(self.descent.averaged.module)
-            kind = "validation" if isinstance(found, Validation) else "settled"
-            entry = {"kind": kind, "step": self.progress.step, **asdict(found)}
-            if kind == "validation":
-                self._note(entry)
-            if self._is_best(entry):
-                self.progress.best = entry
-                checkpoint.save(self.folder.best, self._weights(entry))
             self._save()
+            with contextlib.suppress(Interrupted):
+                with signals.raised():
+                    found = self.validate(self.descent.averaged.module)
+                self._take(found)
         self.world.wait()
+
+    def _take(self, found: Validation | Settled) -> None:
+        """Note what a validation found, and keep the parameters if there were no better ones."""
+        self.progress.validated = self.progress.step
+        kind = "validation" if isinstance(found, Validation) else "settled"
+        entry = {"kind": kind, "step": self.progress.step, **asdict(found)}
+        if kind == "validation":
+            self._note(entry)
+        if self._is_best(entry):
+            self.progress.best = entry
+            checkpoint.save(self.folder.best, self._weights(entry))
+        self._save()
 
     def _is_best(self, entry: dict[str, Any]) -> bool:
         """Compare it with the best so far; where nothing is measured, the last is the best."""

@@ -38,6 +38,8 @@ class Progress:
     """How far a run has come."""
 
     step: int = 0
+    validated: int = 0
+    """Step of the last validation that was not given up."""
     best: dict[str, Any] | None = None
     """The best validation so far, of equal ones the last: its step and what `Validation` holds, or
     the last step at which one was due and what `Settled` holds."""

@@ -142,7 +142,12 @@ class TestOptimiser:
             validate_every=500,
         )
         plan = make_plan(
-            steps=2 * LOG_EVERY, compute=compute, ridges=False, border_weight=0.0, elastic=False
+            steps=2 * LOG_EVERY,
+            compute=compute,
+            ridges=False,
+            border_weight=0.0,
+            elastic=False,
+            object_share=0.0,
         )
         log = make_loop(asked, plan).run().log
         first, second = (entry["loss"] for entry in log if entry["kind"] == "training")
@@ -289,6 +294,41 @@ class TestResume:
             after_step(loop, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
             with pytest.raises(TrainingStopped, match=f"step {step} of 6"):
                 loop.run()
+        loop = make_loop(asked)
+        loop.resume()
+        loop.run()
+        assert same(results_of(asked.out), uninterrupted(tmp_path, validate_every=3))
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_a_validation_and_the_resumed_run_begins_it_anew(
+        self, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        def give_up(_: nn.Module) -> Validation:
+            os.kill(os.getpid(), number)
+            raise AssertionError("it was not ended")
+
+        asked = make_settings(tmp_path / "stopped", validate_every=3)
+        with pytest.raises(TrainingStopped, match="step 3 of 6"):
+            make_loop(asked, validate=give_up).run()
+        resumed = make_loop(asked)
+        resumed.resume()
+        resumed.run()
+        assert same(results_of(asked.out), uninterrupted(tmp_path, validate_every=3))
+
+    def test_a_run_that_is_killed_in_a_validation_loses_no_step(self, tmp_path: Path) -> None:
+        class Killed(BaseException):
+            pass
+
+        def kill(_: nn.Module) -> Validation:
+            raise Killed
+
+        asked = make_settings(tmp_path / "killed", validate_every=3)
+        with pytest.raises(Killed):
+            make_loop(asked, validate=kill).run()
+        resumed = make_loop(asked)
+        resumed.resume()
+        assert resumed.progress.step == 3
+        resumed.run()
         assert same(results_of(asked.out), uninterrupted(tmp_path, validate_every=3))
 
     @pytest.mark.parametrize("step", [1, 5])
@@ -330,7 +370,7 @@ class TestResume:
             assert process.stdout.readline() == b"now\n"
             process.kill()
         assert process.returncode == -signal.SIGKILL
-        assert {"best.partial", "last.pt", "best.pt"} <= {path.name for path in asked.out.iterdir()}
+        assert {"last.partial", "last.pt", "best.pt"} <= {path.name for path in asked.out.iterdir()}
         resumed = make_loop(asked)
         resumed.resume()
         assert resumed.progress.step == 2
