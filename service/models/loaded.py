@@ -280,7 +280,7 @@ class Loaded:
         """
         with self._notes:
             self._failures = 0
-            if self.state == "failed" and not self.failure:
+            if self.state == "failed":
                 log.info("%s runs again", self.manifest.name)
                 self.state = "ready"
             speed = work / seconds

@@ -7,6 +7,7 @@ place of what was served under its name. Whoever began with the old model ends w
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from model.errors import (
 from service.models.catalogue import Catalogue
 from service.models.folder import Stamp, look
 from service.models.loaded import Loaded
+from service.models.retries import Retries
 from service.models.served import Change, Refused, Served
 
 OpenModel = Callable[[Path], Loaded]
@@ -41,14 +43,28 @@ class _NameTaken(ManifestInvalid):
 class Reload:
     """Takes files into the catalogue and out of it. One thread at a time may call it."""
 
-    def __init__(self, folder: Path, catalogue: Catalogue, open_model: OpenModel) -> None:
-        """Know where to look; nothing is opened yet."""
+    def __init__(
+        self,
+        folder: Path,
+        catalogue: Catalogue,
+        open_model: OpenModel,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Know where to look; nothing is opened yet.
+
+        Args:
+            folder: Where the artefacts are.
+            catalogue: What is served of them.
+            open_model: Opens one.
+            clock: Tells when to try again what went wrong, in s.
+        """
         self.stopping = threading.Event()
         """When it is set, what has begun is given up."""
         self._folder = folder
         self._catalogue = catalogue
         self._open_model = open_model
         self._seen: dict[Path, Stamp] = {}
+        self._retries = Retries(clock)
 
     def open_all(self) -> None:
         """Open every artefact before anything is served; none may be bad: no older one is there.
@@ -68,7 +84,8 @@ class Reload:
         """Look at the folder, and serve what it holds now.
 
         Args:
-            settled: Leave what is not as it was at the last look: it may be half written.
+            settled: Leave what is not as it was at the last look: it may be half written. And
+                what went wrong is tried again only now and then, since nobody asks for it.
 
         Raises:
             ArtefactNotFound: if it holds none. Then, as when all that it holds is refused, nothing
@@ -82,7 +99,8 @@ class Reload:
             text = "The folder of models holds no .onnx artefact. What was served still is."
             raise ArtefactNotFound(text) from exc
         before, self._seen = self._seen, files
-        known = self._known(files, settled)
+        troubled = self._troubled()
+        known = self._known(files, self._retries.due(troubled) if settled else troubled)
         changed = [path for path in {**files, **known} if files.get(path) != known.get(path)]
         if settled:
             changed = [path for path in changed if files.get(path) == before.get(path)]
@@ -114,19 +132,27 @@ class Reload:
             raise ServiceNotReady(f"The model {name} was let go and cannot be opened. {reason}")
         return served.loaded
 
-    def _known(self, files: dict[Path, Stamp], settled: bool) -> dict[Path, Stamp]:
+    def _troubled(self) -> set[Path]:
+        """Give the files that could go well as they are.
+
+        That is one whose model has failed, and one that was refused for no fault of its own.
+        """
+        refused, served = self._catalogue.refused, self._catalogue.served.values()
+        failed = {each.path for each in served if each.state == "failed"} - refused.keys()
+        return failed | {path for path, each in refused.items() if not each.is_final}
+
+    def _known(self, files: dict[Path, Stamp], again: set[Path]) -> dict[Path, Stamp]:
         """Give the stamps of what was taken or refused, but for what is to be tried again.
 
-        That is a file whose name is free by now and, where somebody asks for it, one that was
-        refused for no fault of its own, and one whose model has failed.
+        A file whose name is free by now is tried, too.
         """
-        served = self._catalogue.served.values()
-        known = {each.path: each.stamp for each in served if settled or each.state != "failed"}
+        served = self._catalogue.served
+        known = {each.path: each.stamp for each in served.values()}
         for path, refused in self._catalogue.refused.items():
-            rival = self._catalogue.served.get(refused.rival)
-            if (rival and rival.path in files) if refused.rival else (settled or refused.is_final):
+            rival = served.get(refused.rival)
+            if not refused.rival or (rival and rival.path in files):
                 known[path] = refused.stamp
-        return known
+        return {path: stamp for path, stamp in known.items() if path not in (again & files.keys())}
 
     def _worth_a_try(self, path: Path) -> Stamp | None:
         """Give a file's stamp, unless the file is gone or was found to be bad as it is."""

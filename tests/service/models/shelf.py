@@ -36,7 +36,8 @@ class Shelf:
     def __init__(self, folder: Path, memory_bytes: int = 0) -> None:
         self.folder = folder
         self.catalogue = Catalogue(memory_bytes)
-        self.reload = Reload(folder, self.catalogue, self.open)
+        self.now = 0.0
+        self.reload = Reload(folder, self.catalogue, self.open, lambda: self.now)
         self.opened: list[ShelfRuntime] = []
         self.changes: list[Change] = []
         self.before_open: Callable[[], None] = lambda: None

@@ -355,10 +355,11 @@ def test_a_device_that_does_not_run_it_leaves_its_tiles_to_others_as_long_as_the
     assert model.runs_on(0)  # to say that it does not, so that nobody waits
 
 
-def test_a_model_that_warms_up_on_no_device_stays_failed() -> None:
+def test_a_model_that_warms_up_on_no_device_has_failed_until_a_turn_goes_well() -> None:
     model = warmed_up(refusing(RecordingRuntime("cuda")), refusing(RecordingRuntime("cuda")))
-    model.note_turn(1, 1.0)
     assert state_of(model) == "failed"
+    model.note_turn(1, 1.0)
+    assert state_of(model) == "ready"
 
 
 def test_a_model_that_has_failed_runs_again_with_the_next_turn_that_goes_well() -> None:

@@ -16,6 +16,7 @@ from model.errors import (
     ServiceStopping,
 )
 from service.models.folder import Stamp
+from service.models.retries import FIRST_S
 from service.models.served import MOST_DETAIL, Refused
 from tests.service.models.shelf import Shelf
 
@@ -273,6 +274,49 @@ def test_a_model_that_failed_is_opened_anew_when_somebody_asks_for_it(shelf: She
     assert shelf.look(settled=True) == []
     assert shelf.look() == ["loaded cells"]
     assert shelf.states() == {"cells": "ready"}
+
+
+def test_a_watch_opens_a_model_that_failed_anew_after_a_while(shelf: Shelf) -> None:
+    """It is not ready, so no traffic comes of which a turn could go well."""
+    broken = shelf.catalogue.find("cells").loaded
+    assert broken
+    broken.state = "failed"
+    assert shelf.look(settled=True) == []
+    shelf.now = FIRST_S - 1
+    assert shelf.look(settled=True) == []
+    shelf.now = FIRST_S
+    assert shelf.look(settled=True) == ["loaded cells"]
+    assert shelf.states() == {"cells": "ready"}
+
+
+def test_a_watch_tries_again_what_was_refused_for_no_fault_of_its_own(shelf: Shelf) -> None:
+    shelf.before_warm_up = fail
+    shelf.write("2", "nuclei")
+    shelf.look()
+    shelf.look(settled=True)
+    shelf.now = FIRST_S
+    assert shelf.look(settled=True) == ["refused 2.onnx"]
+    shelf.before_warm_up = lambda: None
+    shelf.now = 3 * FIRST_S
+    assert shelf.look(settled=True) == ["added nuclei"]
+
+
+def test_a_watch_never_tries_again_what_is_bad_as_it_is(shelf: Shelf) -> None:
+    shelf.write("2", "nuclei", length=9)
+    shelf.look()
+    for _ in range(3):
+        assert shelf.look(settled=True) == []
+        shelf.now += 10 * FIRST_S
+
+
+def test_a_model_that_failed_and_whose_file_is_gone_goes_out_of_service(shelf: Shelf) -> None:
+    shelf.write("2", "nuclei")
+    shelf.look()
+    broken = shelf.catalogue.find("cells").loaded
+    assert broken
+    broken.state = "failed"
+    shelf.remove("1")
+    assert shelf.look() == ["removed cells"]
 
 
 def test_what_is_warmed_up_when_the_service_stops_is_not_served(shelf: Shelf) -> None:
