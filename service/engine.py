@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from itertools import chain
-from math import ceil
 
 import anyio.to_thread
 import numpy as np
@@ -37,7 +37,11 @@ from service.turn import (
     steps_of,
     write,
 )
+from service.worker import end
 
+HANGING_S, HANGING_TIMES = 60.0, 20
+"""A device hangs once its turn has taken a minute, and so many times what its work takes at the
+speed of the model: what fails is tried in halves and elsewhere, and a CPU may be shared."""
 MOST_TILES_AT_ONCE = 10_000
 """Tiles whose steps are made on the event loop: some 50 ms. Those of more are made in a thread."""
 
@@ -60,7 +64,8 @@ class Backlog:
     work: int
     """Floating-point operations of the tiles that had no turn yet."""
     oldest_age_s: float
-    """How long the image waits that came first; 0 where none does."""
+    """How long ago the image came that came first, of those that wait and of those whose turn it
+    is; 0 where there is none."""
 
 
 class Engine:
@@ -72,10 +77,19 @@ class Engine:
     dropped before it costs a turn.
     """
 
-    def __init__(self, devices: int = 1) -> None:
+    def __init__(self, devices: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        """Have a worker for each device, none of which is started.
+
+        Args:
+            devices: How many there are.
+            clock: Times what waits and what runs, in s.
+        """
         self.observe: Callable[[TurnReport], None] = lambda _: None
         """Told of every turn by the thread that ran it, before anybody has the result."""
-        self._queue: FairQueue[Waiter, Pass] = FairQueue()
+        self._clock = clock
+        self._queue: FairQueue[Waiter, Pass] = FairQueue(clock)
+        self._taken: dict[int, tuple[Turn, float]] = {}
+        """The turn of each device that has one, and when it was taken."""
         self._changed = threading.Condition()
         self._stopping = False
         self._failures = [0] * devices
@@ -98,15 +112,17 @@ class Engine:
             worker.start()
 
     def stop(self) -> None:
-        """End the workers after their turns; whoever still waits is told so."""
+        """End the workers after their turns; whoever still waits is told so, whoever hangs left."""
         with self._changed:
             self._stopping = True
             for job in self._queue.clear():
                 fail_image(job, ServiceStopping("The service is stopping."))
             self._changed.notify_all()
-        for worker in self._workers:
-            if worker.is_alive():
-                worker.join()
+        end(self._workers)
+        with self._changed:
+            for turn, _ in self._taken.values():  # those that hang
+                for job, _ in turn:
+                    fail_image(job, ServiceStopping("The service is stopping."))
 
     def wake(self) -> None:
         """Look again at what waits: a model has become ready, or somebody has gone."""
@@ -121,7 +137,21 @@ class Engine:
     def backlog(self) -> Backlog:
         """Say what waits."""
         with self._changed:
-            return Backlog(len(self._queue), self._queue.work, self._queue.oldest_age)
+            now = self._clock()
+            ages = [now - job.came for turn, _ in self._taken.values() for job, _ in turn]
+            oldest_age_s = max([self._queue.oldest_age, *ages])
+            return Backlog(len(self._queue), self._queue.work, oldest_age_s)
+
+    def hanging(self) -> dict[int, float]:
+        """Give the numbers of the devices whose turn is very much longer than it should be.
+
+        Returns:
+            How long each has been on it, in s.
+        """
+        with self._changed:
+            now = self._clock()
+            times = {device: (turn, now - began) for device, (turn, began) in self._taken.items()}
+        return {device: time_ for device, (turn, time_) in times.items() if time_ > _longest(turn)}
 
     def forecast(self) -> Forecast:
         """Say what every image that waits still asks for."""
@@ -182,11 +212,13 @@ class Engine:
     def _next_turn(self, device: int) -> Turn:
         """Wait for work and take one batch of it; nothing is the end."""
         with self._changed:
+            self._taken.pop(device, None)
             while not self._stopping and device not in self.retired:
                 for job in self._queue.drop():
                     late = DeadlinePassed("The request's deadline passed before its turn.")
                     fail_image(job, late)
                 if turn := self._queue.take(self._most_tiles, partial(_must_wait, device)):
+                    self._taken[device] = turn, self._clock()
                     return turn
                 self._changed.wait(self._queue.next_deadline)
             return []
@@ -194,7 +226,7 @@ class Engine:
     def _most_tiles(self, kind: Hashable, waiting: int) -> int:
         """Leave the other devices their share of what waits."""
         model, shape, _ = kind_of(kind)
-        return model.most_tiles(shape, ceil(waiting / self.devices))
+        return model.most_tiles(shape, math.ceil(waiting / self.devices))
 
     def _run(self, device: int, turn: Turn) -> Lack:
         """Run tiles of one kind; what fails is halved until it is known whose fault it is.
@@ -285,3 +317,10 @@ def _must_wait(device: int, kind: Hashable) -> bool:
     """Whether a device leaves tiles of a kind until later, or to others."""
     model, _, _ = kind_of(kind)
     return model.state == "warming-up" or not model.runs_on(device)
+
+
+def _longest(turn: Turn) -> float:
+    """Give the time from which on a device hangs that is on a turn, in s."""
+    model, _, _ = kind_of(turn[0][1].kind)
+    work = sum(step.work for _, step in turn)
+    return max(HANGING_S, HANGING_TIMES * work / (model.work_a_second or math.inf))

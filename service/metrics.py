@@ -149,7 +149,7 @@ class _Watched(Collector):
         )
         yield gauge(
             "unet_queue_oldest_seconds",
-            "Time since the oldest image that waits came.",
+            "Time since the oldest image came that waits or has its turn.",
             backlog.oldest_age_s,
         )
         yield gauge("unet_devices", "Devices that take turns.", self.models.engine.devices)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from service.models.reload import Reload
 from service.models.served import Change, Served
 from service.schemas import ModelState, ModelUsed, RefusedArtefact, ServedModel
 from service.settings import Settings
+from service.worker import Worker
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Models:
         self._reload = reload
         self._default = default
         self._looks: dict[bool, Future[list[Change]]] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
+        self._worker = Worker("models")
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -157,7 +158,7 @@ class Models:
     def stop(self) -> None:
         """Give up what has begun with models, and stop the engine."""
         self._reload.stopping.set()
-        self._thread.shutdown()
+        self._worker.stop()
         self.engine.stop()
 
     def served(self) -> list[ServedModel]:
@@ -172,8 +173,10 @@ class Models:
         """Say of every model where it runs and which tile shapes are warm.
 
         Raises:
-            ServiceNotReady: as long as one of them is neither ready nor let go.
+            ServiceNotReady: as long as one of them is neither ready nor let go, or a device hangs.
         """
+        for device, seconds in self.engine.hanging().items():
+            raise ServiceNotReady(f"Device {device} hangs: its turn has taken {seconds:.0f} s.")
         states = [
             ModelState(
                 name=each.name,
@@ -197,7 +200,7 @@ class Models:
     def _begin(self, work: Callable[..., T], *arguments: object) -> Future[T]:
         if self._reload.stopping.is_set():
             raise ServiceStopping("The service is stopping.")
-        return self._thread.submit(work, *arguments)
+        return self._worker.submit(work, *arguments)
 
     def _warm_up(self) -> None:
         for model in self.loaded.values():

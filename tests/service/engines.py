@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -39,8 +40,10 @@ def held(runtime: RecordingRuntime) -> tuple[threading.Event, threading.Event]:
 class ServesOne(Engine):
     """An engine with one model, which is warm."""
 
-    def __init__(self, runtime: Runtime, shapes: TileShapes) -> None:
-        super().__init__()
+    def __init__(
+        self, runtime: Runtime, shapes: TileShapes, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(clock=clock)
         self.model = Loaded([runtime], shapes)
         self.model.state = "ready"
 

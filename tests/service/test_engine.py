@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ from model.planner import TileShapes
 from model.segmentation import Segmentation
 from model.sessions import Provider
 from service import engine as module
-from service.engine import Backlog, Engine
+from service import worker
+from service.engine import HANGING_S, HANGING_TIMES, Backlog, Engine
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job
 from service.models.loaded import Loaded
@@ -45,6 +46,8 @@ from tests.service.recording import (
     RecordingRuntime,
     work,
 )
+
+T = TypeVar("T")
 
 
 def test_an_image_is_segmented_tile_by_tile() -> None:
@@ -413,6 +416,91 @@ def test_the_backlog_is_read_while_nobody_changes_it() -> None:
     engine._queue = watched = Watched(engine._changed)
     assert engine.backlog() == Backlog(0, 0, 0.0)
     assert watched.was_open == [False] * 3
+
+
+def on_a_turn(act: Callable[[ServesOne, Callable[[float], None]], T]) -> T:
+    """Do something while an engine runs the only tile of an image that came at 100 s.
+
+    It is given the engine and what moves its clock.
+    """
+    now = 100.0
+
+    def move(time_: float) -> None:
+        nonlocal now
+        now = time_
+
+    runtime = RecordingRuntime()
+    runs, may_go_on = held(runtime)
+
+    async def submit() -> T:
+        engine = ServesOne(runtime, square(EDGE), lambda: now)
+        with started(engine):
+            running = asyncio.ensure_future(engine.run(work(1, tiles=1)))
+            await asyncio.to_thread(runs.wait, 10)
+            try:
+                return act(engine, move)
+            finally:
+                may_go_on.set()
+                await asyncio.gather(running, return_exceptions=True)
+
+    return asyncio.run(submit())
+
+
+def test_the_oldest_image_may_be_one_whose_turn_it_is() -> None:
+    """Or a device that hangs would not be seen, once it has all tiles of its image."""
+
+    def look(engine: ServesOne, move: Callable[[float], None]) -> tuple[Engine, Backlog]:
+        move(107.5)
+        return engine, engine.backlog()
+
+    engine, during = on_a_turn(look)
+    assert during == Backlog(0, 0, 7.5)
+    assert engine.backlog() == Backlog(0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most_s"), [(0.1, HANGING_S), (30.0, HANGING_TIMES * 30.0), (None, HANGING_S)]
+)
+def test_a_device_hangs_once_its_turn_is_very_much_longer_than_its_work_takes(
+    seconds: float | None, most_s: float
+) -> None:
+    """A minute at least; where no speed is known, that is all."""
+
+    def look(engine: ServesOne, move: Callable[[float], None]) -> list[dict[int, float]]:
+        tile = flops(MANIFEST.architecture, (EDGE, EDGE))
+        engine.model.work_a_second = tile / seconds if seconds else 0.0
+        found = []
+        for time_ in (most_s - 1, most_s + 1):
+            move(100 + time_)
+            found.append(engine.hanging())
+        ended.append(engine)
+        return found
+
+    ended: list[Engine] = []
+    assert on_a_turn(look) == [{}, {0: most_s + 1}]
+    assert ended[0].hanging() == {}
+
+
+def test_an_engine_with_a_device_that_hangs_stops_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.0)
+    runtime = RecordingRuntime()
+    runs, may_go_on = held(runtime)
+
+    async def submit() -> None:
+        engine = ServesOne(runtime, square(EDGE))
+        engine.start()
+        image = asyncio.ensure_future(engine.run(work(1, tiles=1)))
+        await asyncio.to_thread(runs.wait, 10)
+        engine.stop()
+        with pytest.raises(ServiceStopping):
+            await image
+        may_go_on.set()
+        engine._workers[0].join(10)
+
+    asyncio.run(submit())
+    assert "device 0 did not end within 0 s: left behind" in caplog.text
 
 
 def test_two_devices_share_one_image() -> None:

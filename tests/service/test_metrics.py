@@ -223,7 +223,8 @@ def test_what_waits_is_seen_while_it_waits(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(service.models.engine._queue, "_clock", lambda: now)
+    for timed in (service.models.engine, service.models.engine._queue):
+        monkeypatch.setattr(timed, "_clock", lambda: now)
     with service.in_its_first_tile() as answer:
         now = 107.5
         page = service.page()

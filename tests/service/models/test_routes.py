@@ -97,6 +97,17 @@ def test_a_bad_file_is_named_with_its_reason_and_without_its_folder(shelf: Shelf
     assert str(shelf.folder) not in listed.text
 
 
+def test_a_device_that_hangs_is_named_and_makes_the_service_not_ready(shelf: Shelf) -> None:
+    settings = Settings(reload_every_s=0, tile_edge=EDGE)
+    with shelf.models(started=False) as models, TestClient(create_app(settings, models)) as client:
+        models.engine.hanging = lambda: {1: 75.4}  # type: ignore[method-assign]  # a seam
+        problem = client.get("/readyz")
+    assert (problem.status_code, problem.json()["detail"]) == (
+        503,
+        "Device 1 hangs: its turn has taken 75 s.",
+    )
+
+
 def test_a_model_that_went_out_of_service_is_not_found(shelf: Shelf) -> None:
     with client_of(shelf) as client:
         shelf.write("2", "nuclei")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from model.errors import ServiceStopping, UNetError
+from service import worker
 from service.models.loaded import Loaded
 from service.models.models import Models
 from service.models.served import Change
@@ -349,6 +350,26 @@ def test_a_stop_gives_up_what_is_warmed_up_and_serves_it_never(shelf: Shelf) -> 
 
     run(shelf, stop)
     assert shelf.digests() == old
+
+
+def test_a_stop_leaves_behind_what_hangs_as_it_is_warmed_up(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.0)
+    gate = Gate()
+    shelf.before_warm_up = gate
+    shelf.write("1", "cells", version=2)
+
+    async def stop(requests: Requests) -> None:
+        reload = asyncio.ensure_future(requests.models.reload())
+        await gate.reached()
+        requests.models.stop()
+        assert "models did not end within 0 s: left behind" in caplog.text
+        gate.open()
+        with pytest.raises(ServiceStopping):
+            await reload
+
+    run(shelf, stop)
 
 
 class Watch:
