@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from model.artefact import LabelKind
 from model.errors import DatasetError
-from training.data.forms import Pair, find_pairs
+from training.data.forms import Pair, Pairs, find_pairs
+from training.data.interpolation import require_uninterpolated
 from training.data.labels import objects_of
 from training.data.pixels import read_image, read_labels, read_shape
 from training.data.verdict import LabelsAsked, Survey, Verdict
@@ -157,13 +158,11 @@ def read_dataset(
             others, have their classes by their order, unless a known one were to change its class.
 
     Raises:
-        DatasetError: saying which file is missing, does not fit its partner, or cannot be read; or
-            which values have no class among the known ones.
+        DatasetError: saying which file is missing, does not fit its partner, cannot be read, or is
+            a mask that was interpolated; or which values have no class among the known ones.
     """
     found = find_pairs(path)
-    if found.alone:
-        names = ", ".join(str(file.relative_to(path)) for file in found.alone[:5])
-        raise DatasetError(f"{path}: {len(found.alone)} file(s) have no partner: {names}.")
+    _require_pairs(found)
     survey = Survey(ignore)
     shapes = tuple(_survey(pair, survey) for pair in found.pairs)
     _require_values(path, survey, 1 if known else 2)
@@ -189,6 +188,17 @@ def digest(image: AnnotatedImage) -> str:
     return _sha256(image.image)
 
 
+def _require_pairs(found: Pairs) -> None:
+    faults = {
+        "are neither PNG nor TIFF and have to be converted": found.unread,
+        "have no partner": found.alone,
+    }
+    for fault, files in faults.items():
+        if files:
+            names = ", ".join(str(file.relative_to(found.path)) for file in files[:5])
+            raise DatasetError(f"{found.path}: {len(files)} file(s) {fault}: {names}.")
+
+
 def _survey(pair: Pair, survey: Survey) -> Shape:
     """Read what has to be known of an image before any is used."""
     shape, labels = read_shape(pair), read_labels(pair)
@@ -197,6 +207,7 @@ def _survey(pair: Pair, survey: Survey) -> Shape:
             f"{pair.image}: image {pair.name} is {shape[1]}×{shape[2]} px, "
             f"its labels are {labels.shape[0]}×{labels.shape[1]} px."
         )
+    require_uninterpolated(pair, labels)
     survey.add(labels)
     if min(survey.values, default=0) < 0:
         raise DatasetError(

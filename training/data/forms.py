@@ -20,6 +20,8 @@ import tifffile
 from model.errors import DatasetError
 
 SUFFIXES = (".png", ".tif", ".tiff")
+PICTURES = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".npy", ".pgm", ".ppm", ".webp")
+"""Suffixes of files that are meant as images or labels, but are not read."""
 VOLUME, LABELS = "-volume.tif", "-labels.tif"
 INDEX = "index.csv"
 DELIMITERS = ",;\t"
@@ -46,6 +48,8 @@ class Pairs:
     pairs: tuple[Pair, ...]
     alone: tuple[Path, ...]
     """Files without a partner."""
+    unread: tuple[Path, ...] = ()
+    """Files that are meant as images or labels, but are neither PNG nor TIFF."""
 
 
 def find_pairs(path: Path) -> Pairs:
@@ -53,7 +57,8 @@ def find_pairs(path: Path) -> Pairs:
 
     Raises:
         DatasetError: if the folder is of no known form, lacks a part of its form, or has an
-            `index.csv` that does not fit it. Files without a partner are reported, not refused.
+            `index.csv` that does not fit it. Files without a partner, and those that are neither
+            PNG nor TIFF, are reported, not refused.
     """
     if not path.is_dir():
         raise DatasetError(f"{path} is no folder.")
@@ -62,10 +67,10 @@ def find_pairs(path: Path) -> Pairs:
         found = _stacks(path)
     else:
         found = _folder(path) if any(parts) else _challenge(path)
-    if not found.pairs and not found.alone:
+    if not (found.pairs or found.alone or found.unread):
         raise DatasetError(
-            f"{path} holds no annotated images. Wanted: images/ and labels/ with equal stems, "
-            f"or *{VOLUME} and *{LABELS}, or 01/ and 01_GT/SEG/."
+            f"{path} holds no annotated images. Wanted: images/ and labels/ with PNG or TIFF of "
+            f"equal stems, or *{VOLUME} and *{LABELS}, or 01/ and 01_GT/SEG/."
         )
     return _grouped(found)
 
@@ -124,11 +129,14 @@ def _folder(path: Path) -> Pairs:
     for part in ("images", "labels"):
         if not (path / part).is_dir():
             raise DatasetError(f"{path} lacks the folder {part}/ beside the one that it has.")
-    images, labels = _by_stem(path / "images"), _by_stem(path / "labels")
+    folders = _visible(path / "images"), _visible(path / "labels")
+    images, labels = map(_by_stem, folders)
     stems = sorted(images.keys() & labels.keys(), key=_natural)
     pairs = tuple(Pair(stem, images[stem], labels[stem]) for stem in stems)
-    lonely = [files[stem] for files in (images, labels) for stem in files.keys() - set(stems)]
-    return Pairs(path, pairs, _in_order(lonely))
+    unread = _in_order(_unread(*folders) + _unread(*folders[::-1]))
+    told = {*stems, *(file.stem for file in unread)}
+    lonely = [files[stem] for files in (images, labels) for stem in files.keys() - told]
+    return Pairs(path, pairs, _in_order(lonely), unread)
 
 
 def _stacks(path: Path) -> Pairs:
@@ -162,18 +170,33 @@ def _challenge(path: Path) -> Pairs:
     return Pairs(path, tuple(pairs), tuple(lonely))
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    ]
+def _visible(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if not file.name.startswith(".")]
+
+
+def _by_stem(files: list[Path]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
     for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            continue
         if (other := by_stem.setdefault(file.stem, file)) is not file:
             both = " and ".join(sorted((other.name, file.name)))
-            raise DatasetError(f"{folder} holds two files of one stem: {both}.")
+            raise DatasetError(f"{file.parent} holds two files of one stem: {both}.")
     return by_stem
+
+
+def _unread(files: list[Path], partners: list[Path]) -> list[Path]:
+    """Give the files that stand for an image or labels by their suffix, or by their partner.
+
+    A preview or notes beside a file that is read, and of its stem, stand for nothing.
+    """
+    read = {file.stem for file in files if file.suffix.lower() in SUFFIXES}
+    wanted = {file.stem for file in partners if file.suffix.lower() in SUFFIXES + PICTURES}
+    return [
+        file
+        for file in files
+        if file.stem not in read and (file.suffix.lower() in PICTURES or file.stem in wanted)
+    ]
 
 
 def _in_order(files: Iterable[Path]) -> tuple[Path, ...]:
@@ -199,7 +222,8 @@ def _grouped(found: Pairs) -> Pairs:
     if groups is None:
         return found
     names = {pair.name for pair in found.pairs}
-    if unknown := sorted(groups.keys() - names - {file.stem for file in found.alone}):
+    others = {file.stem for file in found.alone + found.unread}
+    if unknown := sorted(groups.keys() - names - others):
         raise DatasetError(f"{index} names images that are not here: {_some(unknown)}.")
     if missing := sorted(names - groups.keys()):
         raise DatasetError(f"{index} gives no group to: {_some(missing)}.")

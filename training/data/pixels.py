@@ -72,7 +72,8 @@ def read_image(pair: Pair) -> NDArray[Any]:
 def read_labels(pair: Pair) -> NDArray[Any]:
     """Read the labels (H, W) of an image: one integer a pixel.
 
-    In a PNG with a palette, as the service answers, they are its indices.
+    In a PNG with a palette, as the service answers, they are its indices. Grey that is stored as
+    colour, three times the same, is read once.
 
     Raises:
         DatasetError: if the file cannot be read, has colours, or holds numbers that are no ids.
@@ -82,10 +83,13 @@ def read_labels(pair: Pair) -> NDArray[Any]:
         labels = _read_png_labels(path) if _is_png(path) else _read_tiff(path, pair.page)
     if labels.dtype == bool:
         labels = labels.astype(np.uint8)
+    if len(labels) == 3 and (labels == labels[0]).all():
+        labels = labels[:1]
     if labels.shape[0] != 1 or not np.issubdtype(labels.dtype, np.integer):
+        colours = "; convert each colour to the id of its class or object, the background's to 0"
         raise DatasetError(
             f"{path} must hold one integer a pixel; found {len(labels)} channel(s) of "
-            f"{labels.dtype}."
+            f"{labels.dtype}{colours if len(labels) == 3 else ''}."
         )
     if labels.size and labels.max() > LARGEST_ID:
         raise DatasetError(f"{path} holds the label {labels.max()}; at most {LARGEST_ID} is read.")

@@ -21,7 +21,10 @@ ONE_GROUP = "give both one group in index.csv, or remove one"
 
 
 def examine_duplicates(records: Records) -> Iterator[Finding]:
-    """Look for images of equal pixels."""
+    """Look for images of equal pixels.
+
+    Images of one value are no copies: they give nothing away, and are warned of by themselves.
+    """
     copies = [group for group in _by_digest(records) if len(group) > 1]
     apart = [group for group in copies if len({*map(records.is_held_out, group)}) > 1]
     for group in apart:
@@ -76,7 +79,8 @@ def examine_look_alikes(records: Records) -> Iterator[Finding]:
 def _by_digest(records: Records) -> list[list[Record]]:
     groups: defaultdict[str, list[Record]] = defaultdict(list)
     for entry in records.images:
-        groups[entry.pixels_digest].append(entry)
+        if entry.facts.low < entry.facts.high:
+            groups[entry.pixels_digest].append(entry)
     return list(groups.values())
 
 

@@ -11,7 +11,8 @@ from model.errors import DatasetError
 Severity = Literal["error", "warning", "note"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 MOST_LINES = 5
-"""Lines of one kind, apart from errors: who has seen five knows what to look for."""
+"""Lines of one kind, apart from errors that are mended one by one: who has seen five knows what to
+look for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.artefact import LabelKind
 from model.errors import DatasetError
 from training.data.dataset import MOST_SEMANTIC, Dataset, Shape
 from training.data.forms import Pair, Pairs
+from training.data.interpolation import require_uninterpolated
 from training.data.pixels import read_labels, read_shape
-from training.data.verdict import LabelsAsked, Survey
-from training.doctor.finding import Finding, refusal
+from training.data.verdict import LabelsAsked, Survey, Verdict
+from training.doctor.finding import Finding, few, refusal
 from training.doctor.record import file_names
+
+MEANT: dict[LabelKind, str] = {"semantic": "classes", "instance": "ids of objects"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Surveyed:
 
 def survey(found: Pairs, labels: LabelsAsked, ignore: int | None) -> Surveyed:
     """Look at all pairs, one after the other."""
-    findings, sound = list(_examine_partners(found)), {}
+    findings, sound = [*_examine_formats(found), *_examine_partners(found)], {}
     values = Survey(ignore)
     for pair in found.pairs:
         outcome = _look_at(pair, found.path, values)
@@ -38,8 +42,10 @@ def survey(found: Pairs, labels: LabelsAsked, ignore: int | None) -> Surveyed:
             sound[pair] = outcome
     if not sound:
         return Surveyed(None, tuple(findings))
-    dataset = _assemble(found.path, sound, values, labels)
+    verdict = values.verdict(labels if len(values.values) > 1 else "semantic")
+    dataset = _assemble(found.path, sound, values, verdict)
     findings += [*_examine_channels(dataset), *_examine_values(dataset, values)]
+    findings += _examine_verdict(dataset, values, verdict)
     return Surveyed(dataset if values.values else None, tuple(findings))
 
 
@@ -50,6 +56,7 @@ def _look_at(pair: Pair, data: Path, values: Survey) -> Shape | Finding:
         shape = read_shape(pair)
         file = labels
         drawn = read_labels(pair)
+        require_uninterpolated(pair, drawn)
     except DatasetError as exc:
         return refusal(data, file, exc)
     if shape[1:] != drawn.shape:
@@ -63,9 +70,7 @@ def _look_at(pair: Pair, data: Path, values: Survey) -> Shape | Finding:
     return shape
 
 
-def _assemble(data: Path, sound: dict[Pair, Shape], values: Survey, labels: LabelsAsked) -> Dataset:
-    has_kinds = len(values.values) > 1
-    verdict = values.verdict(labels) if has_kinds else values.verdict("semantic")
+def _assemble(data: Path, sound: dict[Pair, Shape], values: Survey, verdict: Verdict) -> Dataset:
     return Dataset(
         path=data,
         label_kind=verdict.kind,
@@ -77,6 +82,13 @@ def _assemble(data: Path, sound: dict[Pair, Shape], values: Survey, labels: Labe
         values=tuple(sorted(values.values)),
         ignore=values.ignore,
     )
+
+
+def _examine_formats(found: Pairs) -> Iterator[Finding]:
+    """Name the files that no reader looks at: their partners would seem to be without one."""
+    text = "is neither PNG nor TIFF, and so not read: convert it, without loss."
+    files = [file.relative_to(found.path).as_posix() for file in found.unread]
+    yield from few((Finding("error", file, text) for file in files), "not read either.")
 
 
 def _examine_partners(found: Pairs) -> Iterator[Finding]:
@@ -112,3 +124,17 @@ def _examine_values(dataset: Dataset, values: Survey) -> Iterator[Finding]:
     if dataset.num_classes > MOST_SEMANTIC:
         text = f"{dataset.num_classes} classes, of at most {MOST_SEMANTIC}"
         yield Finding("error", name, f"{text}; if they are objects, ask for --labels instance.")
+    if dataset.label_kind == "semantic" and len(values.values) > 1 and 0 not in values.values:
+        text = f"no label is 0: {min(values.values)} is taken for the background"
+        yield Finding("note", name, f"{text}; renumber the labels if it is not.")
+
+
+def _examine_verdict(dataset: Dataset, values: Survey, verdict: Verdict) -> Iterator[Finding]:
+    """Say how to overrule what few values were taken for; without a background it is a mistake."""
+    is_bare = verdict.kind == "instance" and values.has_few_ids and not values.has_background
+    if is_bare or verdict.is_doubtful:
+        other: LabelKind = "semantic" if verdict.kind == "instance" else "instance"
+        hardly = " Hardly a pixel has the 0 of the background." if is_bare else ""
+        hint = f"If they are {MEANT[other]}, ask for --labels {other}."
+        text = f"{verdict.reason.removeprefix('The ')}{hardly} {hint}"
+        yield Finding("warning" if is_bare else "note", dataset.path.resolve().name, text)

@@ -239,13 +239,31 @@ def test_the_verdict_is_said_in_a_sentence(tmp_path: Path) -> None:
     )
 
 
-def test_one_region_a_class_is_taken_for_objects_unless_it_is_said_to_be_classes(
+def test_one_region_a_class_is_taken_for_classes_where_images_are_many_enough_to_tell(
     tmp_path: Path,
 ) -> None:
+    """In two images, two regions each may be two objects; in three that is no chance."""
     labels = np.zeros((30, 30), np.uint8)
     labels[2:9, 2:9], labels[15:25, 15:25] = 1, 2
     assert made([labels, labels], tmp_path).label_kind == "instance"
     assert read_dataset(tmp_path, "semantic").num_classes == 3
+    assert made([labels] * 3, tmp_path).num_classes == 3
+    assert read_dataset(tmp_path, "instance").num_classes == 2
+
+
+def test_a_mask_that_was_interpolated_is_refused_whatever_is_asked_for(tmp_path: Path) -> None:
+    ramp = np.repeat([[0, 0, 0, 40, 120, 210, 255, 255]], 9, axis=0).astype(np.uint8)
+    write_pair(tmp_path, noise((9, 8)), ramp)
+    for asked in ("auto", "semantic", "instance"):
+        with pytest.raises(DatasetError, match=r"labels.a\.png holds a mask that was interpolated"):
+            read_dataset(tmp_path, asked)
+
+
+def test_files_that_are_neither_png_nor_tiff_are_refused_by_name(tmp_path: Path) -> None:
+    write_pair(tmp_path, noise(), stripes())
+    (tmp_path / "images" / "b.jpg").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"1 file\(s\) are neither PNG nor TIFF .*images.b\.jpg"):
+        read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -320,9 +338,12 @@ def test_the_ignored_value_may_be_negative(tmp_path: Path) -> None:
 
 
 def test_background_of_objects_cannot_be_ignored(tmp_path: Path) -> None:
+    """Few values of which 0 is to be ignored are classes, as drawn here and there; ids are not."""
     labels = np.repeat([[0, 9, 9, 7, 4, 4, 4, 3]], 8, axis=0).astype(np.uint8)
-    with pytest.raises(DatasetError, match="0 is the background"):
-        made([labels], tmp_path, ignore=0)
+    assert made([labels], tmp_path, ignore=0).label_kind == "semantic"
+    for drawn, asked in ((labels, "instance"), (np.arange(72).reshape(8, 9), "auto")):
+        with pytest.raises(DatasetError, match="0 is the background"):
+            made([drawn.astype(np.uint8)], tmp_path, ignore=0, labels=asked)
 
 
 def test_labels_with_nothing_but_ignored_pixels_are_refused(tmp_path: Path) -> None:

@@ -101,10 +101,42 @@ def test_an_annotation_without_its_image_is_reported(tmp_path: Path) -> None:
 
 def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     write_pair(tmp_path, noise(), stripes())
-    (tmp_path / "images" / "Thumbs.db").write_bytes(b"")
+    for file in ("images/Thumbs.db", "labels/Thumbs.db", "labels/classes.txt"):
+        (tmp_path / file).write_bytes(b"")
     (tmp_path / "images" / "._a.tif").write_bytes(b"what one operating system leaves on others")
     found = find_pairs(tmp_path)
-    assert (len(found.pairs), found.alone) == (1, ())
+    assert (len(found.pairs), found.alone, found.unread) == (1, (), ())
+
+
+def test_files_of_a_format_that_is_not_read_are_reported_in_place_of_their_partners(
+    tmp_path: Path,
+) -> None:
+    """Pictures by their suffix, others where they stand for the partner of an image or labels."""
+    write_pair(tmp_path, noise(), stripes())
+    write(tmp_path / "labels" / "b.png", stripes())
+    write(tmp_path / "images" / "c.png", noise())
+    unread = ["images/b.JPG", "images/d.jpeg", "images/lonely.bmp", "labels/c.json", "labels/d.bmp"]
+    for file in unread:
+        (tmp_path / file).write_bytes(b"")
+    (tmp_path / "index.csv").write_text("id,group\na,1\nb,2\nd,2\n")
+    found = find_pairs(tmp_path)
+    assert [file.relative_to(tmp_path).as_posix() for file in found.unread] == unread
+    assert ([pair.name for pair in found.pairs], found.alone) == (["a"], ())
+
+
+def test_previews_and_notes_beside_files_that_are_read_are_passed_over(tmp_path: Path) -> None:
+    write_pair(tmp_path, noise(), stripes())
+    for file in ("images/a.jpg", "labels/a.json"):
+        (tmp_path / file).write_bytes(b"")
+    assert find_pairs(tmp_path).unread == ()
+
+
+def test_a_folder_of_formats_that_are_not_read_alone_is_reported(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.jpg").write_bytes(b"")
+    found = find_pairs(tmp_path)
+    assert (found.pairs, len(found.unread)) == ((), 2)
 
 
 def test_stacks_of_different_lengths_are_refused(tmp_path: Path) -> None:

@@ -184,8 +184,17 @@ def test_labels_are_any_integers(tmp_path: Path, dtype: Any) -> None:
 
 def test_labels_with_colours_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.png", noise((12, 9, 3)))
-    with pytest.raises(DatasetError, match=r"a\.png must hold one integer .* 3 channel.*uint8"):
+    said = r"a\.png must hold one integer .* 3 channel.*uint8; convert each colour to the id"
+    with pytest.raises(DatasetError, match=said):
         read_labels(pair_of(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_labels_in_grey_that_are_stored_as_colour_are_read_once(
+    tmp_path: Path, suffix: str
+) -> None:
+    write(tmp_path / f"a{suffix}", np.stack([stripes()] * 3, axis=2))
+    np.testing.assert_array_equal(read_labels(pair_of(tmp_path / f"a{suffix}")), stripes())
 
 
 def test_labels_that_are_no_integers_are_refused(tmp_path: Path) -> None:

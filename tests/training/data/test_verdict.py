@@ -37,7 +37,73 @@ def test_few_values_of_one_piece_each_are_objects() -> None:
     assert judge(labels, labels) == Verdict(
         "instance",
         "The labels are instance labels: each value is in one piece in its image (1 on average).",
+        is_doubtful=True,
     )
+
+
+def regions(*values: int, background: int = 0) -> Pixels:
+    """Draw one region for each value, on a ground."""
+    ground = np.full((6, len(values)), background)
+    return np.stack([ground, np.tile(values, (6, 1))], axis=2).reshape(6, -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("values", [(1, 2), (254, 255), (0, 7), (3, 200)])
+def test_two_values_in_all_are_a_mask_whatever_they_are(values: tuple[int, int]) -> None:
+    """Also in one piece each, as classes are exported with a number each and no 0."""
+    low, high = values
+    labels = np.repeat([[low, high]], 6, axis=0).astype(np.uint8)
+    verdict = judge(labels, labels)
+    assert (verdict.kind, verdict.is_doubtful) == ("semantic", False)
+    assert f"only values are {low} and {high}" in verdict.reason
+
+
+def test_the_same_few_values_in_every_image_are_classes() -> None:
+    """A cell with its nucleus: one piece a class, where objects would differ in number."""
+    cell = regions(1, 2)
+    assert judge(cell, cell).kind == "instance"
+    assert judge(cell, cell, cell) == Verdict(
+        "semantic",
+        "The labels are semantic labels: the same 3 values lie in nearly every image.",
+        is_doubtful=True,
+    )
+
+
+def test_objects_that_differ_in_number_are_no_classes() -> None:
+    assert judge(regions(1, 2), regions(1, 2), regions(1, 2, 3), regions(1)).kind == "instance"
+
+
+@pytest.mark.parametrize(("without", "kind"), [(1, "semantic"), (2, "instance")])
+def test_a_class_may_be_out_of_sight_in_one_image_of_ten(without: int, kind: str) -> None:
+    assert judge(*[regions(1, 2)] * (10 - without), *[regions(1)] * without).kind == kind
+
+
+def test_images_on_which_nothing_is_drawn_speak_for_neither() -> None:
+    assert judge(*[regions(1, 2)] * 3, *[regions(0)] * 9).kind == "semantic"
+
+
+def test_one_object_an_image_with_few_exceptions_is_no_class() -> None:
+    assert judge(*[regions(1)] * 19, regions(1, 2)).kind == "instance"
+
+
+def test_more_than_a_few_values_in_every_image_are_objects_of_one_scene() -> None:
+    for count, kind in ((8, "semantic"), (9, "instance")):
+        verdict = judge(*[regions(*range(1, count + 1))] * 3)
+        assert (verdict.kind, verdict.is_doubtful) == (kind, kind == "semantic")
+
+
+@pytest.mark.parametrize("stray", [0, 1])
+def test_few_values_that_fill_every_image_are_classes(stray: int) -> None:
+    labels = np.repeat([[1, 2, 3]], 200, axis=1).reshape(20, 30).astype(np.uint8)
+    labels[0, :stray] = 0
+    assert judge(labels).kind == judge(labels, labels).kind == "semantic"
+
+
+def test_other_values_in_every_image_that_fill_it_are_objects() -> None:
+    survey = Survey()
+    for first in (1, 4):
+        survey.add(np.repeat(np.arange(first, first + 3, dtype=np.uint8)[None], 6, axis=0))
+    assert survey.verdict("auto").kind == "instance"
+    assert (survey.has_background, survey.has_few_ids) == (False, True)
 
 
 def test_sixteen_values_may_be_classes_and_seventeen_are_objects() -> None:
