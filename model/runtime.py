@@ -119,6 +119,15 @@ def refuse_two_runtimes() -> None:
         )
 
 
+def verified(path: Path) -> Artefact:
+    """Read a file, and find it whole, without opening it on a device.
+
+    Raises:
+        ArtefactError: if it cannot be served; the subclass says why.
+    """
+    return _verified(path, read_bytes(path))
+
+
 def _verified(path: Path, data: bytes) -> Artefact:
     """Read a file, and find it whole, before anything is prepared."""
     reader = OnnxSession(path, data, threads=1, optimise=False)

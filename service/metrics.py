@@ -166,7 +166,7 @@ class _Watched(Collector):
         )
         yield gauge(
             "unet_artefacts_refused",
-            "Files in the folder of models that are not served; a start would refuse them too.",
+            "Files in the folder of models that are not served.",
             len(self.models.catalogue.refused),
         )
         yield self._model_info()
@@ -178,7 +178,7 @@ class _Watched(Collector):
         names = ["name", "sha256", "provider", "device", "precision", "state"]
         info = GaugeMetricFamily("unet_model_info", "The models that are served.", labels=names)
         for model in self.models.served():
-            ran = [model.provider, model.device, model.precision]
+            ran = [each or "" for each in (model.provider, model.device, model.precision)]
             info.add_metric([model.name, model.sha256, *ran, model.state], 1)
         return info
 

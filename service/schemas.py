@@ -10,7 +10,7 @@ from model.sessions import Provider
 
 LoadedState = Literal["warming-up", "ready", "failed"]
 ServedState = Literal["warming-up", "ready", "failed", "unloaded"]
-"""`unloaded`: let go for want of memory, and opened again by the next request."""
+"""`unloaded`: let go, or not opened yet, for want of memory, and opened by the next request."""
 ChangeKind = Literal["added", "swapped", "removed", "refused", "unloaded", "loaded"]
 
 
@@ -95,11 +95,11 @@ class ServedModel(BaseModel):
 
     name: str
     sha256: str
-    provider: Provider
-    device: str
-    precision: str = Field(description="What is computed in.")
+    provider: Provider | None = Field(description="Null before it was ever opened.")
+    device: str | None
+    precision: str | None = Field(description="What is computed in.")
     state: ServedState = Field(
-        description="`unloaded` is let go for want of memory; the next request opens it again."
+        description="`unloaded` is not open for want of memory; the next request opens it."
     )
     manifest: Manifest
 
@@ -146,9 +146,9 @@ class ModelState(BaseModel):
     """How far a model is, and where it really runs."""
 
     name: str
-    provider: Provider
-    device: str
-    precision: str = Field(description="What is computed in.")
+    provider: Provider | None = Field(description="Null before it was ever opened.")
+    device: str | None
+    precision: str | None = Field(description="What is computed in.")
     state: ServedState
     tile_shapes: tuple[tuple[int, int], ...] = Field(
         description="Tiles that are warmed up, height and width in px."

@@ -34,7 +34,7 @@ from model.sessions.cuda import CudaOptions
 from model.sessions.gpu_memory import gpu_memory
 from service.engine import Engine
 from service.models.loaded import Loaded
-from service.models.models import tile_shapes
+from service.models.opening import tile_shapes
 
 ENGINES = {
     "fp32": (CudaOptions(), ("cuda:0",)),
@@ -186,7 +186,7 @@ def engine_on(
         DeviceError: if it does not become warm on every one of them.
     """
     runtimes = [Runtime(path, place, cuda=options) for place in places]
-    shapes = tile_shapes(runtimes[0], DEFAULT_TILE_EDGE)
+    shapes = tile_shapes(runtimes[0].manifest, runtimes[0].provider, DEFAULT_TILE_EDGE)
     if one_shape:
         plan = plan_tiles((EDGE, EDGE), runtimes[0].manifest.architecture, shapes)
         edge, _ = plan.tile_shape

@@ -16,7 +16,7 @@ from model.geometry import flops
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_TILE_EDGE, Segmentation
 from model.sessions.cuda import MOST_TILES, CudaOptions
-from service.models.models import tile_shapes
+from service.models.opening import tile_shapes
 
 WAYS = {
     "fp32": CudaOptions(),
@@ -45,7 +45,7 @@ def measure(ways: Mapping[str, CudaOptions], rates: Mapping[str, float]) -> list
         rates: FLOP/s of a large product, by precision.
     """
     on_cpu = Runtime(MODEL, "cpu")
-    shapes = tile_shapes(Runtime(MODEL, "cuda"), DEFAULT_TILE_EDGE)
+    shapes = tile_shapes(on_cpu.manifest, Runtime(MODEL, "cuda").provider, DEFAULT_TILE_EDGE)
     work = Segmentation.begin(sample(EDGE)[np.newaxis], on_cpu.manifest, shapes)
     tile = work.read(work.plan.tiles[0])[np.newaxis]
     exact = on_cpu.run(tile)[0]

@@ -35,7 +35,7 @@ from benchmarks.untrained import write_artefact
 from benchmarks.usage import Usage, descendants, held_in_the_end, usage
 from model.architecture import Architecture
 from model.runtime import Runtime
-from service.models.models import tile_shapes
+from service.models.opening import tile_shapes
 
 RESULT = Path(__file__).parents[1] / "results" / "soak.json"
 REQUESTS, ROUND, CLIENTS = 10_000, 50, 8
@@ -118,8 +118,9 @@ def soak(folder: Path, requests: int) -> Outcome:
     """Serve the one artefact in a folder, and send requests to it."""
     (path,) = folder.glob("*.onnx")
     runtime = Runtime(path, "cpu")
+    shapes = tile_shapes(runtime.manifest, runtime.provider, TILE_EDGE)
     cases: dict[Kind, list[Case]] = {
-        "good": list(good_cases(runtime, tile_shapes(runtime, TILE_EDGE))),
+        "good": list(good_cases(runtime, shapes)),
         "bad": list(bad_cases()),
         "cancelled": list(cancelled_cases()),
     }

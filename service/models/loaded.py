@@ -161,11 +161,9 @@ class Loaded:
     @property
     def memory_bytes(self) -> int:
         """What it takes on each device once it is warm: an estimate, most of it for the tiles."""
-        manifest = self.manifest
         batches = [math.prod(shape) * self.most_tiles(shape) for shape in tuple(self._most)]
         pixels = max(batches, default=self.shapes.largest_area * TILES_AT_FIRST[self.provider])
-        maps = bytes_a_pixel(manifest.architecture) * pixels
-        return maps + BYTES_A_PARAMETER * manifest.graph_bytes // STORED_BYTES[manifest.precision]
+        return session_bytes(self.manifest, pixels)
 
     def warm_up(self, stopping: threading.Event) -> None:
         """Run every shape that can be prepared, on every device; then the model is ready.
@@ -341,6 +339,12 @@ def name_together(devices: Iterable[str]) -> str:
     """Name devices of one kind together: `cpu`, or as in `cuda:0,2`."""
     kinds, _, numbers = zip(*(device.partition(":") for device in devices), strict=True)
     return f"{kinds[0]}:{','.join(numbers)}" if any(numbers) else str(kinds[0])
+
+
+def session_bytes(manifest: Manifest, pixels: int) -> int:
+    """Estimate the memory of a session that runs so many pixels at a time."""
+    maps = bytes_a_pixel(manifest.architecture) * pixels
+    return maps + BYTES_A_PARAMETER * manifest.graph_bytes // STORED_BYTES[manifest.precision]
 
 
 def bytes_a_pixel(architecture: Architecture) -> int:

@@ -2,24 +2,18 @@
 
 import asyncio
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, asynccontextmanager
-from functools import partial
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Self, TypeVar
 
-from model.errors import ArtefactDamaged, ServiceNotReady, ServiceStopping, UNetError
-from model.geometry import Geometry
-from model.planner import TileShapes
-from model.runtime import Runtime
-from model.segmentation import DEFAULT_TILE_EDGE
+from model.errors import ModelNotFound, ServiceNotReady, ServiceStopping, UNetError
 from model.sessions import ON_GPU
-from service.budget import models_bytes, tile_pixels
+from service.budget import models_bytes
 from service.engine import Engine
 from service.models.catalogue import Catalogue
 from service.models.loaded import Loaded
+from service.models.opening import Opening
 from service.models.reload import Reload
 from service.models.served import Change, Served
 from service.schemas import ModelState, ModelUsed, RefusedArtefact, ServedModel
@@ -61,26 +55,27 @@ class Models:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Open every artefact in the folder.
+        """Serve what is sound in the folder: the default open, the others as the bound allows.
 
         Raises:
-            ArtefactError: if the folder holds none, or one cannot be served.
+            ArtefactError: if the folder holds nothing that is sound, or two of one name.
             DeviceError: if the device that was asked for cannot be had.
-            ModelNotFound: if there is no model of the default's name.
+            ModelNotFound: if the default is not there, or refused, with the reasons.
         """
         catalogue = Catalogue()
         engine = Engine(len(settings.places))
-        opening = partial(
-            open_model, settings=settings, retired=engine.retired, running=engine.running
-        )
+        opening = Opening(settings, engine.retired, engine.running)
         reload = Reload(settings.model_dir, catalogue, opening)
-        reload.open_all()
-        on_gpu = any(each.provider in ON_GPU for each in catalogue.served.values())
-        catalogue.memory_bytes = settings.model_memory_bytes or (0 if on_gpu else models_bytes())
-        for each in catalogue.served.values():
-            log.info("%s: %s on %s in %s", each.path.name, each.name, each.device, each.precision)
+        reload.verify_all()
         models = cls(catalogue, reload, engine, settings.default_model)
-        catalogue.make_room(keep=models.find(None).name)
+        default = models._find_default()
+        reload.open_first(default)
+        on_gpu = opening.provider in ON_GPU
+        catalogue.memory_bytes = settings.model_memory_bytes or (0 if on_gpu else models_bytes())
+        reload.open_others()
+        for each in catalogue.served.values():
+            ran = f"on {each.device} in {each.precision}" if each.loaded else "not opened yet"
+            log.info("%s: %s %s", each.path.name, each.name, ran)
         return models
 
     @property
@@ -104,6 +99,25 @@ class Models:
             names = self.catalogue.served
             name = self._default or (GENERAL if GENERAL in names else min(names))
         return self.catalogue.find(name)
+
+    def _find_default(self) -> Served:
+        """Give the default when the service starts: no other answers for one that is refused.
+
+        Raises:
+            ModelNotFound: naming what is refused, and why.
+        """
+        refused = self.catalogue.refused
+        wanted = self._default or GENERAL
+        is_refused = any(path.stem == wanted for path in refused)
+        if wanted not in self.catalogue.served and (self._default or is_refused):
+            reasons = " ".join(
+                f"{each.file} is refused: {each.detail}" for each in refused.values()
+            )
+            names = ", ".join(self.catalogue.served)
+            raise ModelNotFound(
+                f"There is no model {wanted!r}, the default; there are {names}. {reasons}".rstrip()
+            )
+        return self.find(None)
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[Loaded]:
@@ -208,34 +222,6 @@ class Models:
             self.engine.wake()
 
 
-def open_model(
-    path: Path,
-    settings: Settings,
-    retired: Set[int] = frozenset(),
-    running: Sequence[AbstractContextManager[object]] = (),
-) -> Loaded:
-    """Verify an artefact and open it on every device that takes turns.
-
-    Args:
-        path: The file.
-        settings: They name the devices, and say how these are used.
-        retired: The numbers of those that take no more turns, now or later.
-        running: What is held while each of them runs tiles.
-
-    Raises:
-        ArtefactError: if it cannot be served, or changes meanwhile.
-        DeviceError: if a device cannot be had.
-    """
-    runtimes = [
-        None if number in retired else Runtime(path, place, settings.threads, settings.cuda)
-        for number, place in enumerate(settings.places)
-    ]
-    opened = [runtime for runtime in runtimes if runtime]
-    if len({runtime.artefact.sha256 for runtime in opened}) > 1:
-        raise ArtefactDamaged(f"{path} changed while it was opened.")
-    return Loaded(runtimes, tile_shapes(opened[0], settings.tile_edge), retired, running)
-
-
 def model_used(model: Loaded, device: str) -> ModelUsed:
     """Name what made an answer, and the device that did."""
     return ModelUsed(
@@ -245,30 +231,3 @@ def model_used(model: Loaded, device: str) -> ModelUsed:
         device=device,
         precision=model.precision,
     )
-
-
-def tile_shapes(runtime: Runtime, largest_edge: int) -> TileShapes:
-    """Say what tiles may be: a GPU prepares few shapes, a CPU takes each as it comes.
-
-    Args:
-        runtime: What runs them.
-        largest_edge: In px; 0 is the default, or on a CPU what its memory allows.
-    """
-    geometry, on_gpu = runtime.manifest.geometry, runtime.provider in ON_GPU
-    if not largest_edge:
-        fitting = math.isqrt(tile_pixels(runtime.manifest.architecture))
-        largest_edge = DEFAULT_TILE_EDGE if on_gpu else fitting
-    edge = _usable(largest_edge, geometry)
-    if on_gpu:
-        return TileShapes.fixed(geometry, edge)
-    return TileShapes(geometry.edge_at_most(edge) ** 2)
-
-
-def _usable(edge: int, geometry: Geometry) -> int:
-    """Raise a tile edge that cannot cover an image to the smallest that can."""
-    smallest = geometry.smallest_tiling_edge
-    if edge < smallest:
-        log.warning(
-            "tiles of %d px cannot cover an image without seams; taking %d px", edge, smallest
-        )
-    return max(edge, smallest)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from model.artefact import read_bytes
+from model.artefact import Artefact, read_bytes
 from model.errors import (
+    ArtefactDamaged,
+    ArtefactError,
     ArtefactNotFound,
     InferenceFailed,
     ManifestInvalid,
@@ -23,11 +25,9 @@ from model.errors import (
 from service.models.catalogue import Catalogue
 from service.models.folder import Stamp, look
 from service.models.loaded import Loaded
+from service.models.opening import Opening
 from service.models.retries import Retries
 from service.models.served import Change, Refused, Served
-
-OpenModel = Callable[[Path], Loaded]
-"""Verifies a file and opens it on every device; it raises what is wrong with it."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Reload:
         self,
         folder: Path,
         catalogue: Catalogue,
-        open_model: OpenModel,
+        opening: Opening,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Know where to look; nothing is opened yet.
@@ -55,30 +55,60 @@ class Reload:
         Args:
             folder: Where the artefacts are.
             catalogue: What is served of them.
-            open_model: Opens one.
+            opening: Opens one.
             clock: Tells when to try again what went wrong, in s.
         """
         self.stopping = threading.Event()
         """When it is set, what has begun is given up."""
         self._folder = folder
         self._catalogue = catalogue
-        self._open_model = open_model
+        self._opening = opening
         self._seen: dict[Path, Stamp] = {}
         self._retries = Retries(clock)
 
-    def open_all(self) -> None:
-        """Open every artefact before anything is served; none may be bad: no older one is there.
+    def verify_all(self) -> None:
+        """Serve every sound artefact, though none is open yet, and refuse the others.
 
         Raises:
-            ArtefactError: if the folder holds none, or one cannot be served.
-            DeviceError: if the device that was asked for cannot be had.
+            ArtefactError: if the folder holds none that is sound; the reasons are told. And if two
+                have one name: which of them was meant is not known.
         """
         self._seen = look(self._folder)
         for path, stamp in self._seen.items():
-            fresh = Served.of(path, stamp, self._open_model(path))
+            try:
+                fresh = Served(path, stamp, self._opening.verify(path))
+            except Exception as exc:  # whatever it is, the others are served
+                log.exception("%s cannot be served", path.name)
+                self._catalogue.refuse(path, Refused.of(path, stamp, exc))
+                continue
             if fresh.name in self._catalogue.served:
                 raise ManifestInvalid(f"Two artefacts in {self._folder} are named {fresh.name}.")
             self._catalogue.served = {**self._catalogue.served, fresh.name: fresh}
+        if not self._catalogue.served:
+            reasons = " ".join(each.detail for each in self._catalogue.refused.values())
+            raise ArtefactError(f"No artefact in {self._folder} can be served. {reasons}")
+
+    def open_first(self, default: Served) -> None:
+        """Open the one model that the service does not start without.
+
+        Raises:
+            ArtefactError: if it cannot be served.
+            DeviceError: if the device that was asked for cannot be had.
+        """
+        self._catalogue.put(self._open(default.path, default.stamp, default.artefact))
+
+    def open_others(self) -> None:
+        """Open as many as the bound allows; the rest is opened by the first request for it."""
+        for each in self._catalogue.served.values():
+            needed = self._opening.expected_bytes(each.manifest)
+            if each.loaded or self._catalogue.lacks(needed):
+                continue
+            try:
+                self._catalogue.put(self._open(each.path, each.stamp, each.artefact))
+            except Exception as exc:  # whatever it is, the others are served
+                log.exception("%s cannot be served", each.path.name)
+                self._catalogue.remove(each.path)
+                self._catalogue.refuse(each.path, Refused.of(each.path, each.stamp, exc))
 
     def look(self, settled: bool = False) -> list[Change]:
         """Look at the folder, and serve what it holds now.
@@ -165,8 +195,9 @@ class Reload:
         try:
             if mine and not reopen and mine.state != "failed" and _digest(path) == mine.sha256:
                 return self._catalogue.put(replace(mine, stamp=stamp))
-            fresh = Served.of(path, stamp, self._open_model(path))
-            self._refuse_rival(fresh)
+            artefact = self._opening.verify(path)
+            self._refuse_rival(path, artefact.manifest.name)
+            fresh = self._open(path, stamp, artefact)
             self._warm_up(fresh)
         except ServiceStopping:
             raise
@@ -176,18 +207,24 @@ class Reload:
             return [self._catalogue.refuse(path, Refused.of(path, stamp, exc, rival))]
         return self._catalogue.put(fresh)
 
-    def _refuse_rival(self, fresh: Served) -> None:
-        holder = self._catalogue.served.get(fresh.name)
-        if holder and holder.path != fresh.path and Stamp.of(holder.path):
-            text = (
-                f"{fresh.path.name} is named {fresh.name}, as is {holder.path.name}, which stays."
-            )
-            raise _NameTaken(text, fresh.name)
+    def _open(self, path: Path, stamp: Stamp, artefact: Artefact) -> Served:
+        """Open what was verified, once there is room for it."""
+        needed = self._opening.expected_bytes(artefact.manifest)
+        self._catalogue.make_room(needed, keep=artefact.manifest.name)
+        loaded = self._opening.open(path)
+        if loaded.artefact.sha256 != artefact.sha256:
+            raise ArtefactDamaged(f"{path} changed while it was opened.")
+        return Served.of(path, stamp, loaded)
+
+    def _refuse_rival(self, path: Path, name: str) -> None:
+        holder = self._catalogue.served.get(name)
+        if holder and holder.path != path and Stamp.of(holder.path):
+            text = f"{path.name} is named {name}, as is {holder.path.name}, which stays."
+            raise _NameTaken(text, name)
 
     def _warm_up(self, fresh: Served) -> None:
         if fresh.loaded is None:
             return
-        self._catalogue.make_room(fresh.loaded.memory_bytes, keep=fresh.name)
         fresh.loaded.warm_up(self.stopping)
         self._refuse_when_stopping()
         if fresh.state != "ready":

@@ -22,13 +22,13 @@ class Served:
     path: Path
     stamp: Stamp
     artefact: Artefact
-    provider: Provider
-    """What runs it, or did before it was let go."""
-    opened_on: str
-    precision: str
+    provider: Provider | None = None
+    """What runs it, or did before it was let go; None before it was ever opened."""
+    opened_on: str | None = None
+    precision: str | None = None
     """What it is computed in."""
-    loaded: Loaded | None
-    """None is let go until somebody asks for it."""
+    loaded: Loaded | None = None
+    """None is let go, or not opened yet, until somebody asks for it."""
 
     @classmethod
     def of(cls, path: Path, stamp: Stamp, loaded: Loaded) -> Self:
@@ -52,7 +52,7 @@ class Served:
         return self.artefact.sha256
 
     @property
-    def device(self) -> str:
+    def device(self) -> str | None:
         """Where it runs, or did before it was let go."""
         return self.loaded.device if self.loaded else self.opened_on
 

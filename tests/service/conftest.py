@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.exceptions import StarletteDeprecationWarning
 
 from model.architecture import Architecture
-from model.artefact import pack
+from model.artefact import Artefact, Manifest, pack
 from model.runtime import Runtime
 from service.app import create_app
 from service.engine import Engine
@@ -26,6 +26,7 @@ from service.logs import JsonLines
 from service.models.catalogue import Catalogue
 from service.models.loaded import Loaded
 from service.models.models import Models
+from service.models.opening import Opening
 from service.models.reload import Reload
 from service.settings import Settings
 from tests.conftest import graph_of, manifest_of, square
@@ -86,13 +87,34 @@ def settings_of(model_dir: Path, **changes: Any) -> Settings:
     return Settings(**(fields | changes))
 
 
+class OpensOne(Opening):
+    """Opens one model, from whatever file."""
+
+    def __init__(self, model: Loaded) -> None:
+        self._model = model
+
+    def verify(self, path: Path) -> Artefact:
+        return self._model.artefact
+
+    def expected_bytes(self, manifest: Manifest) -> int:
+        return 0
+
+    def open(self, path: Path) -> Loaded:
+        return self._model
+
+
 def models_of(runtime: Runtime) -> Models:
     """Serve one model, `tiny`, whatever runs it."""
+    return serve_one(Loaded([runtime], square(TILE_EDGE)), Engine())
+
+
+def serve_one(model: Loaded, engine: Engine) -> Models:
+    """Serve one model, opened already."""
     catalogue = Catalogue()
-    path = runtime.artefact.path
-    reload = Reload(path.parent, catalogue, lambda _: Loaded([runtime], square(TILE_EDGE)))
-    reload.open_all()
-    return Models(catalogue, reload, Engine())
+    reload = Reload(model.artefact.path.parent, catalogue, OpensOne(model))
+    reload.verify_all()
+    reload.open_others()
+    return Models(catalogue, reload, engine)
 
 
 @contextmanager

@@ -7,13 +7,10 @@ import pytest
 from model.runtime import Runtime
 from service.app import create_app
 from service.engine import Engine
-from service.models.catalogue import Catalogue
 from service.models.loaded import Loaded
-from service.models.models import Models
-from service.models.reload import Reload
 from service.settings import Settings
 from tests.conftest import square
-from tests.service.conftest import TILE_EDGE, TestClient, noise, png
+from tests.service.conftest import TILE_EDGE, TestClient, noise, png, serve_one
 
 IMAGE = png(noise(400, 401))
 
@@ -33,13 +30,11 @@ class NamedRuntime(Runtime):
 @pytest.fixture(scope="module")
 def client(settings: Settings, runtime: Runtime) -> Iterator[TestClient]:
     """Give a client of a service on two devices, of which the second takes all turns."""
-    engine, catalogue = Engine(devices=2), Catalogue()
+    engine = Engine(devices=2)
     runtimes = [NamedRuntime(runtime, f"cuda:{number}") for number in range(2)]
     model = Loaded(runtimes, square(TILE_EDGE), engine.retired)
-    reload = Reload(settings.model_dir, catalogue, lambda _: model)
-    reload.open_all()
     engine._workers[0].start = lambda: None  # type: ignore[method-assign]  # it takes none
-    with TestClient(create_app(settings, Models(catalogue, reload, engine))) as client:
+    with TestClient(create_app(settings, serve_one(model, engine))) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import wait
 
 import pytest
@@ -64,7 +65,7 @@ def test_threads_that_hang_share_the_time_that_they_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     times = iter([100.0, 101.0, 109.0, 115.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
     given: list[float | None] = []
 
     class Hanging(threading.Thread):

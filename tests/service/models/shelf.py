@@ -9,12 +9,13 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from model.artefact import Artefact
+from model.artefact import Artefact, Manifest
 from model.errors import ArtefactDamaged
 from service.engine import Engine
 from service.models.catalogue import Catalogue
-from service.models.loaded import Loaded
+from service.models.loaded import Loaded, session_bytes
 from service.models.models import Models
+from service.models.opening import Opening
 from service.models.reload import Reload
 from service.models.served import Change
 from tests.conftest import square
@@ -24,10 +25,25 @@ from tests.service.recording import EDGE, MANIFEST, RecordingRuntime
 class ShelfRuntime(RecordingRuntime):
     """Records, and is of one file."""
 
-    def __init__(self, path: Path, data: bytes, name: str) -> None:
+    def __init__(self, artefact: Artefact) -> None:
         super().__init__()
-        manifest = MANIFEST.model_copy(update={"name": name})
-        self.artefact = Artefact(path, hashlib.sha256(data).hexdigest(), manifest)
+        self.artefact = artefact
+
+
+class ShelfOpening(Opening):
+    """Opens the files of a shelf."""
+
+    def __init__(self, shelf: "Shelf") -> None:
+        self._shelf = shelf
+
+    def verify(self, path: Path) -> Artefact:
+        return self._shelf.verify(path)
+
+    def expected_bytes(self, manifest: Manifest) -> int:
+        return session_bytes(manifest, EDGE**2)
+
+    def open(self, path: Path) -> Loaded:
+        return self._shelf.open(path)
 
 
 class Shelf:
@@ -37,7 +53,8 @@ class Shelf:
         self.folder = folder
         self.catalogue = Catalogue(memory_bytes)
         self.now = 0.0
-        self.reload = Reload(folder, self.catalogue, self.open, lambda: self.now)
+        self.opening = ShelfOpening(self)
+        self.reload = Reload(folder, self.catalogue, self.opening, lambda: self.now)
         self.opened: list[ShelfRuntime] = []
         self.changes: list[Change] = []
         self.before_open: Callable[[], None] = lambda: None
@@ -62,21 +79,32 @@ class Shelf:
     def remove(self, file: str) -> None:
         self.path(file).unlink()
 
-    def open(self, path: Path) -> Loaded:
+    def verify(self, path: Path) -> Artefact:
         self.before_open()
         data = path.read_bytes()
         try:
             name = json.loads(data)["name"]
         except ValueError as exc:
             raise ArtefactDamaged(f"{path} is damaged.") from exc
-        runtime = ShelfRuntime(path, data, name)
+        manifest = MANIFEST.model_copy(update={"name": name})
+        return Artefact(path, hashlib.sha256(data).hexdigest(), manifest)
+
+    def open(self, path: Path) -> Loaded:
+        runtime = ShelfRuntime(self.verify(path))
         runtime.before_warm_up = self.before_warm_up
         self.opened.append(runtime)
         return Loaded([runtime], square(EDGE))
 
+    def start(self) -> None:
+        """Open what the bound allows, as a service does when it starts."""
+        self.reload.verify_all()
+        self.reload.open_others()
+
     def serve(self) -> None:
-        """Open what there is, and warm it up, as a service does when it starts."""
-        self.reload.open_all()
+        """Open and warm up whatever there is, however little it may take from then on."""
+        bound, self.catalogue.memory_bytes = self.catalogue.memory_bytes, 0
+        self.start()
+        self.catalogue.memory_bytes = bound
         for served in self.catalogue.served.values():
             assert served.loaded
             served.loaded.warm_up(self.reload.stopping)

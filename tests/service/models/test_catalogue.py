@@ -83,6 +83,33 @@ def test_a_new_model_makes_room_for_itself_and_one_that_is_replaced_is_kept(
     assert all(names == ["c"] for names in [*during, open_names(shelf)])
 
 
+def test_room_is_made_before_a_model_is_opened(tmp_path: Path) -> None:
+    shelf = shelf_of(tmp_path, 2 * ONE, "a", "b")
+    open_, during = shelf.opening.open, list[list[str]]()
+
+    def watched(path: Path) -> Loaded:
+        during.append(open_names(shelf))
+        return open_(path)
+
+    shelf.opening.open = watched  # type: ignore[method-assign]  # a seam
+    use(shelf, "b")
+    shelf.write("c", "c")
+    shelf.look()
+    use(shelf, "a")
+    assert during == [["b"], ["b"]]
+
+
+def test_the_start_opens_what_there_is_room_for_and_a_request_the_rest(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, 2 * ONE)
+    for name in ("a", "b", "c"):
+        shelf.write(name, name)
+    shelf.start()
+    assert shelf.states() == {"a": "warming-up", "b": "warming-up", "c": "unloaded"}
+    assert len(shelf.opened) == 2
+    use(shelf, "c")
+    assert shelf.states()["c"] == "ready"
+
+
 def test_a_use_that_fails_is_over() -> None:
     uses = Uses()
     with suppress(ValueError), uses.of("a"):

@@ -16,6 +16,7 @@ from model.errors import (
     ServiceStopping,
 )
 from service.models.folder import Stamp
+from service.models.loaded import Loaded
 from service.models.retries import FIRST_S
 from service.models.served import MOST_DETAIL, Refused
 from tests.service.models.shelf import Shelf
@@ -158,6 +159,34 @@ def test_what_was_refused_for_no_fault_of_its_own_is_tried_again_when_somebody_a
     assert shelf.look() == ["refused 2.onnx"]
     shelf.before_warm_up = lambda: None
     assert [shelf.look(settled=True) for _ in range(2)] == [[], []]
+    assert shelf.look() == ["added nuclei"]
+    assert shelf.reasons() == {}
+
+
+def test_a_file_that_changes_between_its_verification_and_its_opening_is_refused(
+    shelf: Shelf,
+) -> None:
+    """Its new name may be another model's, and what it takes more than there is room for."""
+    open_ = shelf.opening.open
+
+    def change(path: Path) -> Loaded:
+        shelf.write("2", "cells")
+        return open_(path)
+
+    shelf.opening.open = change  # type: ignore[method-assign]  # a seam
+    shelf.write("2", "nuclei")
+    assert shelf.look() == ["refused 2.onnx"]
+    assert shelf.reasons() == {"2.onnx": "2.onnx changed while it was opened."}
+
+
+def test_what_was_refused_at_the_start_is_served_once_it_is_whole(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.write("1", "cells")
+    shelf.write("2", "nuclei", length=9)
+    shelf.serve()
+    assert (list(shelf.digests()), list(shelf.reasons())) == (["cells"], ["2.onnx"])
+    assert shelf.look() == []
+    shelf.write("2", "nuclei")
     assert shelf.look() == ["added nuclei"]
     assert shelf.reasons() == {}
 
