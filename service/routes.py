@@ -204,7 +204,7 @@ async def healthz() -> Alive:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Ready?")
 async def readyz(service: Service) -> Readiness:
-    """Answer 200 once every model is verified and warmed up, and the service is not stopping."""
+    """Answer 200 once every model is warmed up, while no device hangs and the service stays."""
     service.lifecycle.refuse_when_stopping()
     return Readiness(models=service.models.ready_states())
 
