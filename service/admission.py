@@ -10,7 +10,7 @@ from model.errors import DeadlineTooShort, ServiceBusy
 from service.estimate import Demand, Forecast
 
 TRUSTED_WITHIN = 2.0
-"""Factor that the time of an image may be wrong by where turns have shown how fast its model is."""
+"""Factor that the time of an image may be wrong by where turns have lately shown its speed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -80,8 +80,8 @@ class Admission:
 
         An image that would be late even alone is let in where no other of its model waits: until
         its deadline frees the device, its turns show how fast the model is. Where others wait,
-        theirs do. So no wrong estimate keeps an image out for good. But where turns have shown a
-        speed at which it would be far too late, its own would be in vain.
+        theirs do. So no wrong estimate keeps an image out for good. But where turns have lately
+        shown a speed at which it would be far too late, its own would be in vain.
 
         Args:
             demand: What is to be done.
@@ -91,7 +91,7 @@ class Admission:
             ServiceBusy: if the images that are held have too many pixels together with this one,
                 or too much work for it to be done in time.
             DeadlineTooShort: if it could not be done in time even alone, at a speed that turns of
-                its model have shown; at one that its warm-up guessed, that is `ServiceBusy`.
+                its model have lately shown; at any other, that is `ServiceBusy`.
         """
         forecast = self._forecast()
         self._refuse_more_pixels(demand, forecast)

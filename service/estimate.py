@@ -28,7 +28,7 @@ class Demand:
     model: str = ""
     """What is to run it."""
     is_measured: bool = True
-    """Whether turns have shown how fast that is."""
+    """Whether turns have lately shown how fast that is."""
 
     @classmethod
     def of(cls, model: Loaded, image_shape: tuple[int, int], passes: Averaging) -> "Demand":

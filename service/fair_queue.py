@@ -5,10 +5,14 @@ that was taken. Next is the tile that the device would finish first, were it sha
 at once: the lowest tag with the tile's own work on top, so that a small tile does not wait for a
 large one that came no earlier. Virtual time passes as work is done, divided by how many would share
 the device: those that wait, and those that were done sooner than if they had shared. An image that
-comes late owes nothing for the time before it. The divisor is never more than waited at a time, so
-one that has waited long is overtaken by no stream of small ones, each sent when the last was done.
+comes late owes nothing for the time before it.
 
-Source: Demers, Keshav and Shenker 1989, fair queueing by finish times; Parekh and Gallager 1993.
+It takes the place of the one, of those done sooner, that would have shared longest. So the divisor
+is never more than waited at a time, and soon no more than wait now: one that has waited long is
+overtaken by no stream of small ones, each sent when the last was done, whatever burst came before.
+
+Source: Demers, Keshav and Shenker 1989, fair queueing by finish times; Parekh and Gallager 1993. In
+both, a sender that goes on keeps its place; who sent an image is not known here.
 """
 
 import math
@@ -100,9 +104,7 @@ class FairQueue(Generic[Owner, Item]):
         self._jobs: list[Job[Owner, Item]] = []
         self._virtual = 0.0
         self._sooner: list[float] = []
-        """Tags of images that have left, later than virtual time."""
-        self._most = 0
-        """Images that waited at a time, since last none did."""
+        """Tags of images that have left, later than virtual time, whose places nobody has taken."""
 
     def __len__(self) -> int:
         """How many images wait."""
@@ -132,6 +134,8 @@ class FairQueue(Generic[Owner, Item]):
         """Let an image wait for its turns."""
         job.came = self._clock()
         job.tag = self._virtual
+        if self._sooner:
+            self._sooner.remove(max(self._sooner))
         self._jobs.append(job)
 
     def drop(self) -> list[Job[Owner, Item]]:
@@ -185,10 +189,9 @@ class FairQueue(Generic[Owner, Item]):
 
     def _pass(self, work: float, waiting: int) -> None:
         """Let virtual time pass while so much work is done and so many wait."""
-        self._most = max(self._most, waiting)
         while True:
             self._sooner = [tag for tag in self._sooner if tag > self._virtual]
-            sharing = min(waiting + len(self._sooner), self._most)
+            sharing = waiting + len(self._sooner)
             nearest = min(self._sooner, default=math.inf)
             if self._virtual + work / sharing < nearest:
                 self._virtual += work / sharing
@@ -201,7 +204,7 @@ class FairQueue(Generic[Owner, Item]):
         self._sooner += [job.tag for job in gone.values()]
         self._jobs = [job for job in self._jobs if id(job) not in gone]
         if not self._jobs:
-            self._sooner, self._most = [], 0
+            self._sooner = []
 
 
 def _turn_of(job: Job[Owner, Item], kind: Hashable) -> tuple[float, int]:

@@ -34,8 +34,12 @@ GAIN = 1.05
 memory, nor the time that other images wait."""
 MOST_FAILURES = 3
 """Images in a row that a model fails on before it counts as broken; of a device, turns."""
-SMOOTHING = 0.2
-"""Share of the last turn in what is known of a model's speed."""
+REMEMBERED_S = 30.0
+"""Time of a model's turns after which what was known of its speed before counts 1/e as much."""
+TRUSTED_S = 60.0
+"""How long a speed is trusted after a turn that took a second or more; after a shorter one, so many
+times as long as it took. Or a wrong one that keeps every image out, or all but small ones, would
+never be corrected."""
 TIMED_RUNS = 3
 """Of which the fastest counts before the first turn: what else takes the processor meanwhile, or a
 container's limit, makes one run several times slower, and none faster."""
@@ -72,7 +76,7 @@ class Loaded:
             retired: The numbers of devices that take no more turns; others may add to them.
             running: What is held while each device runs tiles, so that runs are timed between the
                 turns of other models; none is where there are no others.
-            clock: Times the warm-up, in s.
+            clock: Times the warm-up, and how long its speed is trusted, in s.
         """
         self._runtimes = tuple(runtimes)
         self._one = next(runtime for runtime in runtimes if runtime)
@@ -84,10 +88,10 @@ class Loaded:
         self._clock = clock
         self.state: LoadedState = "warming-up"
         self.work_a_second = 0.0
-        """Floating-point operations in a second of a device's turns; before the first, in those
-        runs of its warm-up that were timed, and 0 before these."""
-        self.is_measured = False
-        """Whether a turn has shown how fast it is."""
+        """Floating-point operations in a second: in those runs of its warm-up that were timed, and
+        ever more in a device's turns; 0 before these."""
+        self._trusted_until = -math.inf
+        """On its clock, in s."""
         self.failure = ""
         """Why it did not warm up."""
         self._most: dict[TileShape, int] = {}
@@ -147,6 +151,11 @@ class Loaded:
     def precision(self) -> str:
         """What the model is computed in, as its session says."""
         return self._one.precision
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether turns have lately shown how fast it is."""
+        return self._clock() < self._trusted_until
 
     @property
     def warm_shapes(self) -> tuple[TileShape, ...]:
@@ -270,7 +279,11 @@ class Loaded:
             return max(self._clock() - began, 1e-9)
 
     def note_turn(self, work: int, seconds: float) -> None:
-        """Learn from a turn that went well; the first replaces what the warm-up guessed.
+        """Learn from a turn that went well.
+
+        The speed is the work by the time, over all turns, of which each moment counts less by the
+        time of those since; the warm-up counts as all that was before the first. So short turns,
+        and a single one that was held up, hardly count.
 
         Args:
             work: Floating-point operations of its tiles.
@@ -282,9 +295,10 @@ class Loaded:
                 log.info("%s runs again", self.manifest.name)
                 self.state = "ready"
             speed = work / seconds
-            known = self.work_a_second if self.is_measured else speed
-            self.work_a_second = (1 - SMOOTHING) * known + SMOOTHING * speed
-            self.is_measured = True
+            kept = math.exp(-seconds / REMEMBERED_S) if self.work_a_second else 0.0
+            self.work_a_second = kept * self.work_a_second + (1 - kept) * speed
+            trusted_s = TRUSTED_S * min(seconds, 1.0)
+            self._trusted_until = max(self._trusted_until, self._clock() + trusted_s)
             self._good_turns += 1
             if self._good_turns % GOOD_TURNS == 0:
                 self._ask_for_more()

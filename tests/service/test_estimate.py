@@ -76,6 +76,24 @@ def test_the_estimate_is_that_of_the_queue_to_a_turn_of_each_image(
     assert abs(turns_until(queue, late) - forecast(*works).done(demand(work))) <= len(works)
 
 
+@pytest.mark.parametrize("burst", [0, 8, 31])
+def test_a_client_that_sends_one_image_after_the_other_counts_as_one_that_waits(
+    burst: int,
+) -> None:
+    """So the time of a large image stays what it was, whatever burst came before."""
+    queue, large = queue_of([1] * burst), Job("large", [Step("", "", 10)] * 100)
+    queue.add(large)
+    for _ in range(burst):
+        queue.take(lambda *_: 1)
+    expected = forecast(large.work).done(demand(large.work))
+    done = 0
+    while not large.is_taken:
+        if len(queue) == 1:
+            queue.add(Job("small", [Step("", "", 1)]))
+        done += sum(step.work for _, step in queue.take(lambda *_: 1))
+    assert abs(done - expected) <= 2 * 10
+
+
 @given(WORKS, st.integers(1, 60), st.integers(0, 100))
 def test_who_comes_again_when_told_is_done_in_time_and_would_not_have_been_before(
     works: list[int], work: int, slack: int

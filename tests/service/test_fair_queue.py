@@ -150,11 +150,16 @@ def test_after_a_crowd_one_that_comes_waits_for_a_tile_of_each_large_image(
     assert before <= large
 
 
+@pytest.mark.parametrize("burst", [[], [[1]], [[1]] * 8, [[1]] * 31, [[3] * 5] * 31])
 @pytest.mark.parametrize("clients", [1, 2, 5])
 def test_clients_that_send_one_image_after_the_other_leave_a_large_one_its_share(
-    clients: int,
+    clients: int, burst: list[list[int]]
 ) -> None:
-    queue = queue_of(image("large", [10] * 10_000))
+    """Whatever burst came before them."""
+    crowd = [image("burst", works) for works in burst]
+    queue = queue_of(image("large", [10] * 10_000), *crowd)
+    while not all(job.is_taken for job in crowd):
+        turn(queue)
     waiting: list[Job[str, str]] = []
     served = Counter[str]()
     for _ in range(3000):

@@ -153,9 +153,9 @@ def test_its_speed_is_known_before_its_first_turn(provider: Provider) -> None:
 
 
 def lasting(*seconds: float) -> Callable[[], float]:
-    """Give a clock by which timed runs take so long, one after the other."""
+    """Give a clock by which timed runs take so long, one after the other; then it stands."""
     times = iter([time for each in seconds for time in (0.0, each)])
-    return lambda: next(times)
+    return lambda: next(times, 0.0)
 
 
 @pytest.mark.parametrize("slow", range(TIMED_RUNS))
@@ -183,10 +183,59 @@ def test_its_runs_are_timed_while_their_device_runs_nothing_else() -> None:
     assert not any(lock.locked() for lock in running)
 
 
-def test_its_first_turn_replaces_what_its_warm_up_guessed() -> None:
+def known_to_run(work_a_second: float) -> Loaded:
+    """Give a model whose warm-up has shown such a speed."""
     model = warmed_up(RecordingRuntime())
-    model.note_turn(1000, 2.0)
-    assert (model.work_a_second, model.is_measured) == (500, True)
+    model.work_a_second = work_a_second
+    return model
+
+
+@pytest.mark.parametrize("guess", [100.0, 10_000.0])
+def test_its_turns_correct_what_its_warm_up_guessed(guess: float) -> None:
+    model = known_to_run(guess)
+    for _ in range(300):
+        model.note_turn(1000, 1.0)
+    assert model.work_a_second == pytest.approx(1000, rel=0.01)
+
+
+@pytest.mark.parametrize("turns", [0, 100])
+def test_a_turn_that_was_held_up_does_not_make_it_slow(turns: int) -> None:
+    model = known_to_run(1000)
+    for _ in range(turns):
+        model.note_turn(1000, 1.0)
+    model.note_turn(1000, 10.0)
+    assert model.work_a_second > 500
+
+
+def test_turns_that_take_little_of_the_time_hardly_change_its_speed() -> None:
+    model = known_to_run(1000)
+    for _ in range(100):
+        model.note_turn(1000, 1.0)
+    for _ in range(20):
+        model.note_turn(10, 0.1)
+    assert model.work_a_second > 900
+
+
+@pytest.mark.parametrize(("turn_s", "trusted_s"), [(100.0, 60.0), (1.0, 60.0), (0.25, 15.0)])
+def test_its_speed_is_trusted_for_a_while_after_a_turn(turn_s: float, trusted_s: float) -> None:
+    """Sixty times as long as the turn took, and a minute at most."""
+    device = Device(1)
+    model = device.warmed_up()
+    seen = [model.is_measured]
+    model.note_turn(1000, turn_s)
+    for seconds in (trusted_s - 0.5, 1.0):
+        device.now += seconds
+        seen.append(model.is_measured)
+    assert seen == [False, True, False]
+
+
+def test_a_short_turn_takes_no_trust_away() -> None:
+    device = Device(1)
+    model = device.warmed_up()
+    for seconds in (1.0, 0.001):
+        model.note_turn(1000, seconds)
+    device.now += 59
+    assert model.is_measured
 
 
 def test_every_device_is_warmed_up() -> None:
@@ -305,7 +354,7 @@ def test_its_speed_is_that_of_its_turns() -> None:
     assert model.work_a_second == 500
     for _ in range(100):
         model.note_turn(1000, 1.0)
-    assert model.work_a_second == pytest.approx(1000)
+    assert model.work_a_second == pytest.approx(1000, rel=0.05)
 
 
 def test_a_model_that_fails_on_several_images_in_a_row_has_failed() -> None:
