@@ -23,7 +23,7 @@ HISTOGRAM_CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class IntensityScale:
-    """The linear scale of one image: `low` becomes −1 and `high` becomes 1; beyond, it is cut."""
+    """The linear scale of one image or channel: `low` becomes −1, `high` 1; beyond, it is cut."""
 
     low: float
     high: float
@@ -40,8 +40,23 @@ class IntensityScale:
         return np.clip(scaled, -1, 1, out=scaled)
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelScales:
+    """The scales of an image's channels, each its own."""
+
+    channels: tuple[IntensityScale, ...]
+
+    def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Scale pixels (C, H, W), each channel by its own scale."""
+        pairs = zip(self.channels, pixels, strict=True)
+        return np.stack([scale.apply(channel) for scale, channel in pairs])
+
+
+Scale = IntensityScale | ChannelScales
+
+
 class IntensityRule(BaseModel):
-    """How the scale of an image is found, over all its pixels and channels together.
+    """How the scale of an image is found, over all its pixels and, as a rule, channels together.
 
     `percentile`: from the image itself, so that exposure does not matter. A percentile is a value
     that the image has, the nearest rank below, whatever its type: one image stored with 8, 16 or
@@ -55,6 +70,9 @@ class IntensityRule(BaseModel):
     """Percentile, or value, that becomes −1."""
     high: float = Field(default=99.5, allow_inf_nan=False)
     """Percentile, or value, that becomes 1."""
+    per_channel: bool = False
+    """Whether percentiles are those of each channel by itself, not those of all together: colour
+    stays colour together, and of stains that are no colours a dim one is seen by itself."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "IntensityRule":
@@ -62,15 +80,22 @@ class IntensityRule(BaseModel):
             raise ValueError(f"low must lie below high; found {self.low} and {self.high}")
         if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
             raise ValueError(f"percentiles lie in 0 to 100; found {self.low} and {self.high}")
+        if self.kind == "range" and self.per_channel:
+            raise ValueError("a range is that of all channels")
         return self
 
-    def measure(self, image: NDArray[Any]) -> IntensityScale:
+    def measure(self, image: NDArray[Any]) -> Scale:
         """Measure the scale over a whole image (C, H, W) of integers or floats."""
-        wanted = (self.low, self.high)
         if self.kind == "range":
-            return IntensityScale(*wanted)
+            return IntensityScale(self.low, self.high)
+        if self.per_channel and image.strides[0] != 0:  # grey that was replicated has one
+            return ChannelScales(tuple(self._together(channel[np.newaxis]) for channel in image))
+        return self._together(image)
+
+    def _together(self, image: NDArray[Any]) -> IntensityScale:
         copies = len(image) if image.strides[0] == 0 else 1
         different = image[:1] if copies > 1 else image  # of grey that was replicated, one channel
+        wanted = (self.low, self.high)
         ranks = [int(percent / 100 * (image.size - 1)) // copies for percent in wanted]
         by_histogram = image.dtype in (np.uint8, np.uint16)
         low, high = (_of_ranks_counted if by_histogram else _of_ranks)(different, ranks)
@@ -93,8 +118,9 @@ def match_channels(image: NDArray[Any], channels: int) -> NDArray[Any]:
         return np.broadcast_to(image, (channels, *image.shape[1:]))
     if found == len(LUMA) and channels == 1:
         return _luma(image)
+    other = len(LUMA) if channels == 1 else 1
     raise ImageChannelsRefused(
-        f"The image has {found} channels; a network of {channels} reads {channels} or 1."
+        f"The image has {found} channels; a network of {channels} reads {channels} or {other}."
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model.artefact import Averaging, Manifest
 from model.components import components_by_class
 from model.instances import classes_of, foreground, separate
-from model.intensity import IntensityScale, match_channels
+from model.intensity import Scale, match_channels
 from model.planner import TileShapes, plan_tiles
 from model.tiling import Plan, Region, Tile, extract, place
 
@@ -64,7 +64,7 @@ class Segmentation:
     manifest: Manifest
     image: NDArray[Any]
     """(C, H, W), with the channels that the model reads."""
-    scale: IntensityScale
+    scale: Scale
     """Measured over the whole image."""
     plan: Plan
     canvas: NDArray[Any]

@@ -91,7 +91,8 @@ class Plan(BaseModel):
     def _shown(self, name: str) -> str:
         value = getattr(self, name)
         if isinstance(value, IntensityRule):
-            return f"{value.kind}:{value.low:g},{value.high:g}"
+            of = " per channel" if value.per_channel else ""
+            return f"{value.kind}:{value.low:g},{value.high:g}{of}"
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -118,7 +119,9 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
         if asked is None:
             values[name], reasons[name] = rule()
         else:
-            values[name] = parse_intensity(asked) if name == "intensity" else asked
+            values[name] = asked
+            if name == "intensity":
+                values[name] = parse_intensity(asked, per_channel=_per_channel(census))
             reasons[name] = "asked for"
 
     choose("compute", lambda: _compute(settings))
@@ -148,8 +151,12 @@ def free_memory(device: torch.device) -> int:
     return usable_memory()
 
 
-def parse_intensity(text: str) -> IntensityRule:
+def parse_intensity(text: str, *, per_channel: bool = False) -> IntensityRule:
     """Read `percentile:0.5,99.5` or `range:0,255`.
+
+    Args:
+        text: What was asked for.
+        per_channel: Whether percentiles are those of each channel.
 
     Raises:
         DatasetError: if that is no rule.
@@ -157,7 +164,10 @@ def parse_intensity(text: str) -> IntensityRule:
     kind, _, bounds = text.partition(":")
     try:
         low, high = map(float, bounds.split(","))
-        return IntensityRule.model_validate({"kind": kind, "low": low, "high": high})
+        rule = {"kind": kind, "low": low, "high": high}
+        return IntensityRule.model_validate(
+            rule | {"per_channel": per_channel and kind == "percentile"}
+        )
     except ValueError as exc:
         raise DatasetError(f"--intensity {text} is no rule: {exc}") from exc
 
@@ -217,15 +227,29 @@ def _compute(settings: FitSettings) -> Chosen:
 
 
 def _intensity(census: Census) -> Chosen:
-    if census.low < 0 and all(not name.startswith("float") for name in census.dtypes):
-        rule = IntensityRule(kind="range", low=census.low, high=census.high)
-        return rule, "signed values are calibrated: they mean the same in every image"
-    rule = IntensityRule()
+    per_channel = _per_channel(census)
+    own = f"each {'channel' if per_channel else 'image'}'s own percentiles"
+    rule = IntensityRule(per_channel=per_channel)
     cut = MOST_SATURATED * 100 * _rarest(census)
-    if not 0 < cut < rule.low:
-        return rule, "each image's own percentiles: exposure does not matter"
-    rule = IntensityRule(low=round(cut, 4), high=round(100 - cut, 4))
-    return rule, "each image's own percentiles, so far out that few objects are saturated by them"
+    if 0 < cut < rule.low:
+        rule = IntensityRule(low=round(cut, 4), high=round(100 - cut, 4), per_channel=per_channel)
+        return rule, f"{own}, so far out that few objects are saturated by them"
+    if per_channel:
+        return rule, f"{own}: on one scale, dim ones would vanish beside bright ones"
+    if census.low >= 0 or any(name.startswith("float") for name in census.dtypes):
+        return rule, f"{own}: exposure does not matter"
+    if census.common_span is None:
+        return rule, f"{own}: values are signed, but the images have no scale in common"
+    low, high = census.common_span
+    if low >= 0:
+        return rule, f"{own}: hardly a value is negative"
+    rule = IntensityRule(kind="range", low=math.floor(low), high=math.ceil(high))
+    return rule, "signed values on one scale are calibrated: they mean the same in every image"
+
+
+def _per_channel(census: Census) -> bool:
+    """Tell whether channels are neither grey nor colour, whose balance is part of the image."""
+    return census.in_channels not in (1, 3)
 
 
 def _border_weight(*, ridges: bool) -> Chosen:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model import intensity
 from model.errors import ImageChannelsRefused
-from model.intensity import IntensityRule, IntensityScale, match_channels
+from model.intensity import ChannelScales, IntensityRule, IntensityScale, match_channels
 
 RULE = IntensityRule()
 
@@ -113,7 +113,7 @@ def test_a_percentile_is_the_value_at_its_rank_however_the_pixels_lie(
     found = IntensityRule(low=low, high=high).measure(image)
 
     expected = [in_order[int(percent / 100 * (image.size - 1))] for percent in percentiles]
-    assert [found.low, found.high] == expected
+    assert found == IntensityScale(*expected)
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
@@ -129,6 +129,51 @@ def test_no_copy_of_a_whole_image_is_made_to_measure_it(
     tracemalloc.stop()
 
     assert peak_bytes < 500 * 700 / 2
+
+
+STAINS = np.concatenate(
+    [grey(channel, (37, 41)) * np.uint16(factor) for channel, factor in enumerate((200, 1))]
+)
+"""A bright channel and a dim one."""
+OF_CHANNELS = IntensityRule(per_channel=True)
+
+
+def test_channels_together_hide_a_dim_one_and_each_by_itself_shows_it() -> None:
+    together, apart = RULE.measure(STAINS).apply(STAINS), OF_CHANNELS.measure(STAINS).apply(STAINS)
+
+    assert np.ptp(together[1]) < 0.02
+    assert np.ptp(apart[1]) == 2
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_each_channel_is_scaled_as_if_it_were_alone(dtype: str) -> None:
+    image = (STAINS // 2).astype(dtype)
+
+    found = OF_CHANNELS.measure(image)
+
+    assert isinstance(found, ChannelScales)
+    assert list(found.channels) == [RULE.measure(channel[np.newaxis]) for channel in image]
+    alone = [scaled(channel[np.newaxis])[0] for channel in image]
+    np.testing.assert_array_equal(found.apply(image), alone)
+    np.testing.assert_array_equal(found.apply(image[:, 3:9, 5:]), np.stack(alone)[:, 3:9, 5:])
+
+
+def test_replicated_grey_has_one_scale_that_fits_one_channel_too() -> None:
+    found = OF_CHANNELS.measure(match_channels(grey(), 5))
+
+    assert found == RULE.measure(match_channels(grey(), 5))
+
+
+def test_a_rule_from_before_it_knew_channels_means_all_together() -> None:
+    old = IntensityRule.model_validate_json('{"kind": "percentile", "low": 0.5, "high": 99.5}')
+
+    assert old.measure(STAINS) == RULE.measure(STAINS)
+    assert not old.per_channel
+
+
+def test_a_range_of_each_channel_is_refused() -> None:
+    with pytest.raises(ValueError, match="a range is that of all channels"):
+        IntensityRule(kind="range", per_channel=True)
 
 
 def test_a_range_is_the_scale_of_every_image() -> None:
@@ -191,3 +236,8 @@ def test_grey_is_replicated_for_a_colour_network() -> None:
 def test_other_numbers_of_channels_are_refused_by_name() -> None:
     with pytest.raises(ImageChannelsRefused, match="2 channels; a network of 3"):
         match_channels(np.zeros((2, 4, 4)), 3)
+
+
+def test_a_grey_network_names_both_numbers_that_it_reads() -> None:
+    with pytest.raises(ImageChannelsRefused, match="5 channels; a network of 1 reads 1 or 3"):
+        match_channels(np.zeros((5, 4, 4)), 1)

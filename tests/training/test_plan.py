@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.errors import DatasetError
 from model.geometry import Geometry
-from model.intensity import IntensityRule
+from model.intensity import IntensityRule, IntensityScale
 from tests.training.small import make_plan as small_plan
 from training.data.census import Census
 from training.plan import (
@@ -43,6 +43,7 @@ def census(**changes: Any) -> Census:
         "dtypes": ("uint8",),
         "low": 0.0,
         "high": 255.0,
+        "common_span": None,
         "label_kind": "instance",
         "num_classes": 2,
         "class_shares": (0.9, 0.1),
@@ -271,6 +272,7 @@ class TestIntensity:
         image = np.random.default_rng(0).normal(100, 5, (1, 500, 500)).astype(np.float32)
         image[0, :10, :25], image[0, 10:20, :25] = 1000, 3000
         scale = plan.intensity.measure(image)
+        assert isinstance(scale, IntensityScale)
         assert scale.high == 3000
         assert scale.apply(np.array([1000]))[0] < 0
 
@@ -285,10 +287,25 @@ class TestIntensity:
         plan = plan_of(census(dtypes=(dtype,), low=-3.0 if dtype == "float32" else 0.0))
         assert plan.intensity == IntensityRule()
 
-    def test_signed_values_are_calibrated_and_get_the_range_of_the_data(self) -> None:
-        plan = plan_of(census(dtypes=("int16",), low=-1024.0, high=3071.0))
-        assert plan.intensity == IntensityRule(kind="range", low=-1024, high=3071)
+    def test_signed_values_on_one_scale_are_calibrated_and_get_its_range(self) -> None:
+        spans = {"low": -32768.0, "high": 3071.0, "common_span": (-1000.0, 1500.5)}
+        plan = plan_of(census(dtypes=("int16",), **spans))
+        assert plan.intensity == IntensityRule(kind="range", low=-1000, high=1501)
         assert "calibrated" in plan.reasons["intensity"]
+
+    @pytest.mark.parametrize(
+        ("common_span", "why"),
+        [
+            (None, "the images have no scale in common"),
+            ((0.0, 900.0), "hardly a value is negative"),
+        ],
+    )
+    def test_other_signed_values_have_the_percentiles_of_each_image(
+        self, common_span: tuple[float, float] | None, why: str
+    ) -> None:
+        plan = plan_of(census(dtypes=("int16",), low=-1.0, common_span=common_span))
+        assert plan.intensity == IntensityRule()
+        assert plan.reasons["intensity"].endswith(why)
 
     def test_a_signed_type_without_a_signed_value_is_as_good_as_none(self) -> None:
         assert plan_of(census(dtypes=("int16",), low=0.0)).intensity == IntensityRule()
@@ -308,6 +325,33 @@ class TestBorders:
 
     def test_ridges_weigh_more(self) -> None:
         assert plan_of(ridges=True).border_weight == RIDGE_WEIGHT > BORDER_WEIGHT
+
+    @pytest.mark.parametrize("in_channels", [2, 4, 5])
+    @pytest.mark.parametrize("dtype", ["uint16", "int16"])
+    def test_channels_that_are_no_colours_are_scaled_each_by_itself(
+        self, in_channels: int, dtype: str
+    ) -> None:
+        spans = {"low": -1000.0, "common_span": (-1000.0, 1500.0)}
+        plan = plan_of(census(in_channels=in_channels, dtypes=(dtype,), **spans))
+        assert plan.intensity == IntensityRule(per_channel=True)
+        assert "dim ones would vanish" in plan.reasons["intensity"]
+        assert "percentile:0.5,99.5 per channel" in plan.describe()
+
+    def test_colour_is_scaled_together(self) -> None:
+        assert plan_of(census(in_channels=3)).intensity == IntensityRule()
+
+    def test_sparse_spots_in_several_channels_are_kept_in_each(self) -> None:
+        plan = plan_of(census(in_channels=2, class_shares=(0.998, 0.002)))
+        assert plan.intensity == IntensityRule(low=0.02, high=99.98, per_channel=True)
+
+    @pytest.mark.parametrize(("in_channels", "per_channel"), [(1, False), (3, False), (2, True)])
+    def test_percentiles_that_were_asked_for_are_those_of_each_channel_too(
+        self, in_channels: int, per_channel: bool
+    ) -> None:
+        counted = census(in_channels=in_channels)
+        plan = plan_of(counted, intensity="percentile:1,99")
+        assert plan.intensity == IntensityRule(low=1, high=99, per_channel=per_channel)
+        assert plan_of(counted, intensity="range:0,9").intensity.kind == "range"
 
     @pytest.mark.parametrize(
         ("gap", "sigma"),

@@ -6,6 +6,7 @@ The doctor judges these numbers, the plan of a run is made from them.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ from training.data.split import Regions
 REACH = 40.0
 """Objects farther apart than this, in px, are no neighbours: nothing is learnt between them."""
 PERCENTILES = (5, 50, 95)
+SPAN = (0.5, 99.5)
+"""Percentiles of an image's values between which its scale lies: a few that are out of place do not
+move it."""
+MOST_APART = 0.25
+"""Part of its width by which the ends of a span may differ from the typical one, if images have a
+scale in common: exposures that differ, mostly do so by more."""
 
 _EIGHT = np.ones((3, 3), np.uint8)
 
@@ -53,6 +60,8 @@ class ImageFacts:
     low: float
     high: float
     """Smallest and largest value of any channel; not finite where the pixels are not."""
+    span: tuple[float, float]
+    """Percentiles of the values of all channels."""
     class_pixels: NDArray[np.int64]
     """(number of the highest class here + 1,) pixels of each class, without ignored ones."""
     objects: ObjectFacts
@@ -73,6 +82,9 @@ class Census:
     low: float
     high: float
     """Smallest and largest value of any pixel."""
+    common_span: tuple[float, float] | None
+    """5th percentile over the images of the lower ends of their spans, 95th of the upper ones; None
+    where these spans differ, or one image says nothing of others."""
     label_kind: LabelKind
     num_classes: int
     class_shares: tuple[float, ...]
@@ -122,6 +134,7 @@ def measure(entry: AnnotatedImage) -> ImageFacts:
         dtype=str(entry.image.dtype),
         low=float(entry.image.min()),
         high=float(entry.image.max()),
+        span=_span(entry.image),
         class_pixels=np.bincount(semantic.ravel()),
         objects=measure_objects(entry.objects, entry.semantic),
     )
@@ -174,6 +187,7 @@ def summarise(facts: Iterable[ImageFacts], label_kind: LabelKind, num_classes: i
         dtypes=tuple(sorted({entry.dtype for entry in facts})),
         low=min(entry.low for entry in facts),
         high=max(entry.high for entry in facts),
+        common_span=_common_span(facts),
         label_kind=label_kind,
         num_classes=num_classes,
         class_shares=tuple((counts / max(counts.sum(), 1)).tolist()),
@@ -191,6 +205,20 @@ def summarise(facts: Iterable[ImageFacts], label_kind: LabelKind, num_classes: i
 def diameter(areas: NDArray[np.integer] | float) -> NDArray[np.float64]:
     """Give the diameter of a disc of this area, in px."""
     return 2 * np.sqrt(np.asarray(areas) / np.pi)
+
+
+def _span(image: NDArray[Any]) -> tuple[float, float]:
+    low, high = np.percentile(image, SPAN, method="lower")
+    return float(low), float(high)
+
+
+def _common_span(facts: Sequence[ImageFacts]) -> tuple[float, float] | None:
+    spans = np.array([entry.span for entry in facts])
+    lows, typical, highs = np.percentile(spans, PERCENTILES, axis=0)
+    apart = max(abs(typical - lows).max(), abs(typical - highs).max())
+    if len(facts) == 1 or not apart < MOST_APART * (typical[1] - typical[0]):
+        return None
+    return float(lows[0]), float(highs[1])
 
 
 def _diameters(areas: NDArray[np.int64]) -> tuple[float, float, float] | None:

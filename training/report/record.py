@@ -78,7 +78,8 @@ def file_facts(runtime: Runtime) -> str:
 
 def _worded(value: object) -> str:
     if isinstance(value, IntensityRule):
-        of = "percentiles of the image" if value.kind == "percentile" else "values"
+        image = "each channel" if value.per_channel else "the image"
+        of = f"percentiles of {image}" if value.kind == "percentile" else "values"
         return f"{value.low:g} to {value.high:g}, {of}"
     if isinstance(value, bool):
         return "yes" if value else "no"

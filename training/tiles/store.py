@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from model.architecture import Architecture
 from model.errors import TrainingError
-from model.intensity import IntensityRule, IntensityScale, match_channels
+from model.intensity import IntensityRule, Scale, match_channels
 from training.data.dataset import AnnotatedImage
 from training.plan import Plan
 from training.tiles.weight_map import border_term, class_weights
@@ -50,7 +50,7 @@ class StoredImage:
     """(ids,) the class of every id; that of 0 is 0."""
     centres: tuple[NDArray[np.float32], ...]
     """For each class that has objects (n, 2) row and column of one pixel of every one, in px."""
-    scale: IntensityScale
+    scale: Scale
     """Measured over the whole image."""
 
     @property
@@ -130,7 +130,7 @@ class _Draft:
     borders: _Place
     classes: NDArray[np.uint8]
     centres: tuple[NDArray[np.float32], ...]
-    scale: IntensityScale
+    scale: Scale
 
     def mapped(self, file: NDArray[np.uint8]) -> StoredImage:
         pixels, ids, borders = (
@@ -207,7 +207,7 @@ def _append(file: BinaryIO, array: NDArray[Any]) -> _Place:
     return _Place(start, array.dtype, array.shape)
 
 
-def measure(image: NDArray[Any], channels: int, rule: IntensityRule) -> IntensityScale:
+def measure(image: NDArray[Any], channels: int, rule: IntensityRule) -> Scale:
     """Measure the intensity scale of a whole image (C, H, W), as serving does."""
     return rule.measure(match_channels(image, channels))
 

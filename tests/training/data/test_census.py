@@ -92,7 +92,7 @@ def test_the_concentration_is_that_of_the_median_image_with_objects() -> None:
         none = np.zeros(len(found), np.int64)
         gaps = np.full(len(found), np.inf)
         objects = ObjectFacts(none, np.array(found, int), none + 1, none, gaps, none > 0)
-        return ImageFacts("a", (1, 9, 9), "uint8", 0, 1, np.array([60, 21]), objects)
+        return ImageFacts("a", (1, 9, 9), "uint8", 0, 1, (0, 1), np.array([60, 21]), objects)
 
     images = [areas(7), areas(6, 2), areas(5, 5), areas()]
     assert summarise(images, "semantic", 2).concentration == (0.75**2 + 0.25**2)
@@ -175,6 +175,39 @@ def test_pixels_are_counted_once_whatever_their_channels() -> None:
     census = take_census([annotated(objects), annotated(objects, image=colour)])
     assert (census.images, census.pixels, census.in_channels) == (2, 40, 3)
     assert (census.dtypes, census.low, census.high) == (("uint16", "uint8"), 0.0, 4095.0)
+
+
+def common_span(*images: Ids) -> tuple[float, float] | None:
+    nothing = np.zeros((40, 50), np.int32)
+    drawn = [annotated(nothing, image=image.astype(np.int16)[np.newaxis]) for image in images]
+    return take_census(drawn).common_span
+
+
+def calibrated(seed: int = 0) -> Ids:
+    return np.random.default_rng(seed).integers(-1000, 1001, (40, 50))
+
+
+def test_images_on_one_scale_have_a_span_in_common() -> None:
+    low, high = common_span(*map(calibrated, range(5))) or (0, 0)
+    assert -1000 <= low < -980
+    assert 980 < high <= 1000
+
+
+def test_pixels_and_images_that_are_out_of_place_do_not_move_the_common_span() -> None:
+    padded = calibrated()
+    padded[0, 0], padded[0, 1] = -32768, 32767
+    low, high = common_span(padded, *map(calibrated, range(1, 30)), 20 * calibrated()) or (0, 0)
+    assert -1000 <= low < -980
+    assert 980 < high <= 1000
+
+
+def test_images_of_different_exposures_have_no_span_in_common() -> None:
+    assert common_span(calibrated(), calibrated(1) // 2, calibrated(2) // 3) is None
+
+
+def test_one_image_and_images_without_contrast_have_no_span_in_common() -> None:
+    assert common_span(calibrated()) is None
+    assert common_span(np.full((40, 50), -5), np.full((40, 50), -5)) is None
 
 
 def test_labels_whose_objects_are_components_of_classes_are_semantic() -> None:

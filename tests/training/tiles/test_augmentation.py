@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.geometry import Geometry
-from model.intensity import IntensityScale
+from model.intensity import ChannelScales, IntensityScale
 from model.tiling import Region, extract
 from tests.training.small import CPU, DEPTH, EDGE, make_plan, make_sampler, stored
 from training.tiles import augmentation
@@ -315,6 +315,18 @@ class TestTiles:
         warp = warp_at((20.0, 20.0), 0.3)
         found = [make_sampler([entry]).cut(entry, warp)[0] for entry in (image, other)]
         np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1.1e-3)
+
+    def test_each_channel_may_have_a_scale_of_its_own(self) -> None:
+        image = noise_image(40, 40, channels=2)
+        factors = np.array([1, 50], np.float32)[:, np.newaxis, np.newaxis]
+        other = replace(
+            image,
+            pixels=image.pixels * factors,
+            scale=ChannelScales((IntensityScale(-1, 1), IntensityScale(-50, 50))),
+        )
+        warp = warp_at((20.0, 20.0), 0.3)
+        found = [make_sampler([entry]).cut(entry, warp)[0] for entry in (image, other)]
+        np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-5)
 
 
 class TestObjects:

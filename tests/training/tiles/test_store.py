@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model.architecture import Architecture
 from model.errors import TrainingError
-from model.intensity import IntensityRule, match_channels
+from model.intensity import IntensityRule, IntensityScale, match_channels
 from tests.training.small import discs, make_plan
 from training.data.dataset import AnnotatedImage
 from training.plan import Plan
@@ -217,12 +217,12 @@ class TestScale:
         rule = IntensityRule(low=10, high=90)
         found = stored(tmp_path, discs(), plan=make_plan(intensity=rule))
         low, high = np.percentile(discs().image, (10, 90), method="lower")
-        assert (found.scale.low, found.scale.high) == (low, high)
+        assert found.scale == IntensityScale(low, high)
 
     def test_a_range_is_the_scale_of_every_image(self, tmp_path: Path) -> None:
         rule = IntensityRule(kind="range", low=-5, high=300)
         found = stored(tmp_path, discs(), plan=make_plan(intensity=rule))
-        assert (found.scale.low, found.scale.high) == (-5, 300)
+        assert found.scale == IntensityScale(-5, 300)
 
     def test_grey_for_a_network_of_colour_is_stored_once_on_the_scale_of_serving(
         self, tmp_path: Path
@@ -230,6 +230,13 @@ class TestScale:
         found = stored(tmp_path, discs(), COLOUR)
         assert found.pixels.shape == (1, 48, 60)
         assert found.scale == IntensityRule().measure(match_channels(discs().image, 3))
+
+    def test_each_channel_may_have_its_own_as_in_serving(self, tmp_path: Path) -> None:
+        entry, rule = discs(channels=2), IntensityRule(per_channel=True)
+        entry.image[1] //= 50
+        found = stored(tmp_path, entry, Architecture(2, depth=1), make_plan(intensity=rule))
+        assert found.scale == rule.measure(entry.image)
+        assert np.ptp(found.scale.apply(found.pixels)[1]) == 2
 
     def test_colour_for_a_grey_network_is_its_luma(self, tmp_path: Path) -> None:
         entry = discs(channels=3)
