@@ -10,6 +10,7 @@ from math import ceil
 
 from model import averaging, planner
 from model.artefact import Averaging
+from service.images import ImageHeader
 from service.models.loaded import Loaded
 
 
@@ -18,7 +19,7 @@ class Demand:
     """What an image still asks of the devices."""
 
     pixels: int
-    """As often as each is segmented."""
+    """That the image counts as, as often as each is segmented."""
     work: int
     """Floating-point operations."""
     work_a_second: float
@@ -31,13 +32,13 @@ class Demand:
     """Whether turns have lately shown how fast that is."""
 
     @classmethod
-    def of(cls, model: Loaded, image_shape: tuple[int, int], passes: Averaging) -> "Demand":
-        """Count the work of an image's plan, from its height and width alone."""
+    def of(cls, model: Loaded, header: ImageHeader, passes: Averaging) -> "Demand":
+        """Count the work of an image's plan, from its header alone."""
         manifest, times = model.manifest, averaging.PASSES[passes]
-        plan = planner.plan_tiles(image_shape, manifest.architecture, model.shapes)
-        height, width = image_shape
+        shape = header.height, header.width
+        plan = planner.plan_tiles(shape, manifest.architecture, model.shapes)
         return cls(
-            pixels=times * height * width,
+            pixels=times * header.pixels,
             work=times * planner.work(plan, manifest.architecture),
             work_a_second=model.work_a_second,
             tiles=times * len(plan.tiles),

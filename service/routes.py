@@ -72,7 +72,8 @@ async def segment(
     """Give the label map of an image of any size, at the same size, or the objects in it.
 
     The image is the field `image` of a form, or the body itself: PNG, JPEG or TIFF of 8 or 16-bit
-    integers or float32, grey or colour. Its EXIF orientation is applied before anything else.
+    integers or float32, grey or colour; of a TIFF, each sample of a pixel that is no opacity is a
+    channel, and there may be 64. Its EXIF orientation is applied before anything else.
     """
     service.lifecycle.refuse_when_stopping()
     stages.model = service.models.find(query.model).name
@@ -115,8 +116,7 @@ async def answer(
     with stages.measure("decode"):
         header = await anyio.to_thread.run_sync(read, upload.data)
         check_declared_format(upload, header.format)
-        shape = header.height, header.width
-        demand = await anyio.to_thread.run_sync(Demand.of, model, shape, asked.averaging)
+        demand = await anyio.to_thread.run_sync(Demand.of, model, header, asked.averaging)
     with service.admission.image(demand, asked.deadline) as place:
         found, device = await find(service, model, upload.data, header, asked, stages, place)
         classes = model.manifest.classes
@@ -277,7 +277,7 @@ async def in_thread(
     service: State, header: ImageHeader, function: Callable[..., T], *arguments: Any
 ) -> T:
     """Run what takes long over an image off the event loop, once it is the image's turn."""
-    async with service.slots.take(header.height * header.width):
+    async with service.slots.take(header.pixels):
         return await anyio.to_thread.run_sync(function, *arguments)
 
 

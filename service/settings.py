@@ -65,8 +65,9 @@ class Settings(BaseSettings):
     max_upload_bytes: Annotated[int, Field(ge=1)] = 64 * MiB
     """Largest body of a request, in bytes."""
     max_image_pixels: Annotated[int, Field(ge=0)] = 0
-    """Largest image, in pixels, judged from its header. 0 is 128,000,000, or less where a fourth of
-    the container's memory would not do."""
+    """Largest image, in pixels, judged from its header; of more channels than three, it counts as
+    colour with as many values. 0 is 128,000,000, or less where a fourth of the container's memory
+    would not do."""
     max_pending_pixels: Annotated[int, Field(ge=0)] = 0
     """Pixels of all images that are held at a time, eight times those of an image that is averaged
     over its rotations; more are asked to come again. 0 is 512,000,000, or less where a fourth of

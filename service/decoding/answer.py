@@ -16,7 +16,6 @@ REFUSALS: dict[str, type[ImageError]] = {
 class Decoded(BaseModel, strict=True, extra="forbid", frozen=True):
     """The pixels lie in the shared memory. How many there are, the header has said."""
 
-    channels: Literal[1, 3]
     dtype: Literal["uint8", "uint16", "int8", "int16", "float32"]
 
 

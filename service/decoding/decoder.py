@@ -30,9 +30,9 @@ START_TIMEOUT_S = 60.0
 """Time for a child to import what it needs."""
 
 IMAGE_BYTES_A_PIXEL = 3 * 4
-"""The most that a decoded image takes for each: three float32."""
+"""The most that a decoded image takes for each that it counts as: three float32."""
 MEMORY_BYTES_A_PIXEL = 128
-"""What a child may take for each; RGBA of float64 with a predictor takes 96."""
+"""What a child may take for each; RGBA of float64 with a predictor takes 96, or 24 a sample."""
 FILE_COPIES = 8
 """How often a child may hold the file; the formats hold it up to five times."""
 BASE_MEMORY_BYTES = 512 * 2**20
@@ -107,7 +107,7 @@ class Decoder:
         """
         if self.has_ended:
             raise ServiceNotReady(NOT_STARTED)
-        with shared_memory(IMAGE_BYTES_A_PIXEL * header.height * header.width) as fd:
+        with shared_memory(IMAGE_BYTES_A_PIXEL * header.pixels) as fd:
             try:
                 await self._wait_until_ready()
                 answer = await self._ask(data, header, fd, timeout_s)
@@ -116,7 +116,7 @@ class Decoder:
                 raise
             if isinstance(answer, Refused):
                 raise answer.error
-            return view(fd, (answer.channels, header.height, header.width), answer.dtype)
+            return view(fd, (header.channels, header.height, header.width), answer.dtype)
 
     async def _wait_until_ready(self) -> None:
         try:
@@ -166,7 +166,7 @@ class Decoder:
             "header": asdict(header),
             "data_bytes": len(data),
             "memory_bytes": BASE_MEMORY_BYTES
-            + MEMORY_BYTES_A_PIXEL * header.height * header.width
+            + MEMORY_BYTES_A_PIXEL * header.pixels
             + FILE_COPIES * len(data),
             "cpu_s": ceil(timeout_s) + 1,
         }

@@ -84,7 +84,7 @@ class Decoders:
             header: What `read_header` said about it.
 
         Returns:
-            (C, H, W) uint8, uint16, int8, int16 or float32, C being 1 or 3; contiguous, read-only.
+            (C, H, W) uint8, uint16, int8, int16 or float32; contiguous, read-only.
 
         Raises:
             ImageUnreadable: The image is truncated or damaged, or takes too much time or memory.
@@ -93,10 +93,9 @@ class Decoders:
             ServiceNotReady: The child did not start.
             ServiceStopping: The children are being ended.
         """
-        pixels = header.height * header.width
-        for slots, timeout_s in self._goes(pixels):
+        for slots, timeout_s in self._goes(header.pixels):
             with suppress(TimeoutError):
-                async with slots.take(pixels):
+                async with slots.take(header.pixels):
                     return await self._go(data, header, timeout_s)
         raise ImageUnreadable(
             f"The image took more than {self._timeout_s:g} s to decode and was given up."

@@ -59,7 +59,7 @@ def serve(stream: IO[bytes], fd: int) -> dict[str, Any]:
         write(fd, pixels)
     except UNetError as exc:
         return {"code": exc.code, "message": str(exc)}
-    return {"channels": len(pixels), "dtype": pixels.dtype.name}
+    return {"dtype": pixels.dtype.name}
 
 
 def decode_within(data: bytes, header: ImageHeader, memory_bytes: int, cpu_s: int) -> Pixels:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal, Protocol
 
 import numpy as np
@@ -61,6 +62,13 @@ class ImageHeader:
     """Columns in px, once the orientation is applied."""
     orientation: int
     """How the stored rows and columns lie, as the TIFF tag 274 counts it: 1 is upright."""
+    channels: int
+    """Without alpha: 1 is grey, 3 are colour."""
+
+    @property
+    def pixels(self) -> int:
+        """What it counts as: of more channels than three, colour pixels with as many values."""
+        return ceil(self.height * self.width * max(self.channels, 3) / 3)
 
 
 def read_header(data: bytes, *, max_image_pixels: int) -> ImageHeader:
@@ -73,17 +81,19 @@ def read_header(data: bytes, *, max_image_pixels: int) -> ImageHeader:
     Raises:
         ImageEmpty: There are no bytes.
         ImageUnreadable: The bytes are no PNG, JPEG or TIFF, or one that is not read.
-        ImageTooLarge: The image has more pixels than the limit.
+        ImageTooLarge: The image counts as more pixels than the limit.
         ImagePagesRefused: The image has more than one page.
         ImageValuesInvalid: The image has no pixels.
     """
     format_ = _format(data)
     with _reading(format_):
-        height, width, orientation = _CODECS[format_].read_grid(data)
-    _check_size(height, width, max_image_pixels)
+        height, width, orientation, channels = _CODECS[format_].read_grid(data)
+    if orientation not in range(1, 9):
+        orientation = 1
+    _check_size(ImageHeader(format_, height, width, orientation, channels), max_image_pixels)
     if orientation in _SIDEWAYS:
         height, width = width, height
-    return ImageHeader(format_, height, width, orientation if orientation in range(1, 9) else 1)
+    return ImageHeader(format_, height, width, orientation, channels)
 
 
 def decode(data: bytes, header: ImageHeader) -> Pixels:
@@ -96,8 +106,8 @@ def decode(data: bytes, header: ImageHeader) -> Pixels:
         header: What `read_header` said about it.
 
     Returns:
-        (C, H, W) uint8, uint16, int8, int16 or float32, C being 1 or 3. It may be a view with any
-        strides, and read-only.
+        (C, H, W) uint8, uint16, int8, int16 or float32. It may be a view with any strides, and
+        read-only.
 
     Raises:
         ImageUnreadable: The image is truncated or damaged.
@@ -105,7 +115,7 @@ def decode(data: bytes, header: ImageHeader) -> Pixels:
     """
     with _reading(header.format):
         pixels = _upright(_CODECS[header.format].decode(data), header.orientation)
-        if pixels.shape[1:] != (header.height, header.width):
+        if pixels.shape != (header.channels, header.height, header.width):
             raise ValueError(f"{header} was read, but {pixels.shape} decoded")
     _check_finite(pixels)
     return pixels
@@ -136,13 +146,16 @@ def _format(data: bytes) -> Format:
     )
 
 
-def _check_size(height: int, width: int, max_image_pixels: int) -> None:
-    size = f"{width} \N{MULTIPLICATION SIGN} {height}"
-    if height < 1 or width < 1:
+def _check_size(stored: ImageHeader, max_image_pixels: int) -> None:
+    size = f"{stored.width} \N{MULTIPLICATION SIGN} {stored.height}"
+    pixels = stored.height * stored.width
+    if not pixels:
         raise ImageValuesInvalid(f"The image has no pixels: its size is {size}.")
-    if height * width > max_image_pixels:
+    if stored.pixels > max_image_pixels:
+        counted = f" of {stored.channels} channels, which count as {stored.pixels:,}"
         raise ImageTooLarge(
-            f"The image has {size} = {height * width:,} pixels; the limit is {max_image_pixels:,}."
+            f"The image has {size} = {pixels:,} pixels{counted if stored.pixels > pixels else ''}; "
+            f"the limit is {max_image_pixels:,}."
         )
 
 

@@ -43,21 +43,31 @@ class Marker(NamedTuple):
     start: int
 
 
+class Frame(NamedTuple):
+    """What a frame header says of the pixels. Source: T.81, B.2.2."""
+
+    bits: int
+    """Bits of a sample."""
+    height: int
+    width: int
+    samples: int
+
+
 def read_grid(data: bytes) -> Grid:
     """Read how the pixels lie from the segments before the first scan."""
-    size, exif = None, b""
+    frame, exif = None, b""
     for kind, start in walk(data):
         if kind == SCAN:
             break
         if kind in FRAMES:
-            if kind not in FRAMES_READ or size:
+            if kind not in FRAMES_READ or frame:
                 raise ImageUnreadable(f"The JPEG has a frame of a kind that is not read: {kind:X}.")
-            size = read_frame(data, start)
+            frame = read_frame(data, start)
         elif kind == EXIF and not exif and data.startswith(EXIF_PREFIX, start + 4):
             exif = data[start + 4 : start + 2 + read_length(data, start)]
-    if size is None:
+    if frame is None:
         raise ValueError("no frame before the first scan")
-    return Grid(*size, exif_orientation(exif))
+    return Grid(frame.height, frame.width, exif_orientation(exif), 1 if frame.samples == 1 else 3)
 
 
 def decode(data: bytes) -> Pixels:
@@ -95,15 +105,15 @@ def read_length(data: bytes, start: int) -> int:
     return int(struct.unpack_from(">H", data, start + 2)[0])
 
 
-def read_frame(data: bytes, start: int) -> tuple[int, int]:
-    """Read height and width from the frame header at a marker. Source: T.81, B.2.2."""
-    bits, height, width, samples = struct.unpack_from(">BHHB", data, start + 4)
-    if bits != 8 or samples not in (1, 3, 4):
+def read_frame(data: bytes, start: int) -> Frame:
+    """Read the frame header at a marker."""
+    frame = Frame(*struct.unpack_from(">BHHB", data, start + 4))
+    if frame.bits != 8 or frame.samples not in (1, 3, 4):
         raise ImageUnreadable(
-            f"The JPEG has {samples} samples of {bits} bits a pixel; "
+            f"The JPEG has {frame.samples} samples of {frame.bits} bits a pixel; "
             "1, 3 or 4 samples of 8 bits are read."
         )
-    return height, width
+    return frame
 
 
 def pixel_segments(data: bytes) -> bytes:

@@ -4,11 +4,13 @@ Source: TIFF 6.0, section 8; sections 15 and 19 for tiles and sample formats.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
 
 from model.errors import ImageUnreadable
+from model.samples import MOST_SAMPLES
 from service.images.directory import (
     LAYOUTS,
     Entry,
@@ -60,7 +62,7 @@ MAX_VALUES = {
     **dict.fromkeys((Tag.FILL_ORDER, Tag.ORIENTATION, Tag.SAMPLES, Tag.STRIP_ROWS), 1),
     **dict.fromkeys((Tag.PLANAR, Tag.PREDICTOR, Tag.INK_SET, Tag.DEPTH), 1),
     **dict.fromkeys((Tag.TILE_WIDTH, Tag.TILE_HEIGHT), 1),
-    **dict.fromkeys((Tag.BITS, Tag.EXTRA_SAMPLES, Tag.SAMPLE_FORMAT), 8),
+    **dict.fromkeys((Tag.BITS, Tag.EXTRA_SAMPLES, Tag.SAMPLE_FORMAT), MOST_SAMPLES),
     **dict.fromkeys((Tag.STRIP_OFFSETS, Tag.STRIP_BYTES), MAX_SEGMENTS),
     **dict.fromkeys((Tag.TILE_OFFSETS, Tag.TILE_BYTES), MAX_SEGMENTS),
     Tag.COLOUR_MAP: 3 * 2**16,
@@ -149,12 +151,23 @@ def read_page(data: bytes) -> Page:
     """Read the first directory, and what it says of pixels."""
     layout = LAYOUTS[data[:4]]
     entries = read_entries(data, layout, read_number(layout.offset, data, layout.first))
+    check_samples(data, layout, entries)
     values = {
         tag: read_values(data, layout, entries[tag], max_count)
         for tag, max_count in MAX_VALUES.items()
         if tag in entries
     }
     return Page(layout, entries, values)
+
+
+def check_samples(data: bytes, layout: Layout, entries: Mapping[int, Entry]) -> None:
+    """Check how many samples a pixel has, before the tags that say something of each."""
+    if Tag.SAMPLES in entries:
+        (samples,) = read_values(data, layout, entries[Tag.SAMPLES], 1)
+        if samples > MOST_SAMPLES:
+            raise ImageUnreadable(
+                f"The TIFF has {samples} samples a pixel; at most {MOST_SAMPLES} are read."
+            )
 
 
 def count_pages(data: bytes, page: Page) -> int:

@@ -17,6 +17,8 @@ class Grid(NamedTuple):
     """Stored columns, in px."""
     orientation: int
     """What the file says of them, as the TIFF tag 274 counts it; not yet checked."""
+    channels: int
+    """That they are decoded to."""
 
 
 def channels_first(pixels: Pixels) -> Pixels:

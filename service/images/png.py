@@ -24,12 +24,14 @@ FORM = ">IIBBBBB"
 
 MAX_CHUNKS = 100_000
 
-SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Samples of a pixel, for each colour type. Source: section 11.2.1."""
-BITS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
-"""Bits that a sample may have, for each colour type. Source: section 11.2.1."""
 PALETTE = 3
 """The colour type whose samples are places in a palette."""
+SAMPLES = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}
+"""Samples of a pixel, for each colour type. Source: section 11.2.1."""
+CHANNELS = {0: 1, 2: 3, PALETTE: 3, 4: 1, 6: 3}
+"""Channels without alpha, for each colour type."""
+BITS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
+"""Bits that a sample may have, for each colour type. Source: section 11.2.1."""
 FILTERS = 5
 """Filters that a row may have, counted from 0. Source: section 9.2."""
 
@@ -82,7 +84,7 @@ def read_grid(data: bytes) -> Grid:
     chunks = list(walk(data))
     form = read_form(data[16:29])
     exif = next((data[chunk.start : chunk.stop] for chunk in chunks if chunk.name == b"eXIf"), b"")
-    return Grid(form.height, form.width, exif_orientation(exif))
+    return Grid(form.height, form.width, exif_orientation(exif), CHANNELS[form.colour])
 
 
 def decode(data: bytes) -> Pixels:

@@ -10,6 +10,7 @@ import numpy as np
 from tifffile import COMPRESSION, TiffFile
 
 from model.errors import ImagePagesRefused, ImageUnreadable
+from model.samples import channels_of, take
 from service.images.directory import LAYOUTS, write_directory
 from service.images.page import MAX_PAGES, Page, Tag, count_pages, read_page
 from service.images.pixels import Grid, Pixels, cmyk_to_rgb
@@ -25,9 +26,9 @@ COMPRESSIONS = frozenset({UNCOMPRESSED, 5, 8, 32773, 32946, 50000})
 Source: section 8, and libtiff, `tiff.h`.
 """
 
-WHITE_IS_ZERO, PALETTE, CMYK = 0, 3, 5
-COLOURS = {WHITE_IS_ZERO: 1, 1: 1, 2: 3, PALETTE: 1, CMYK: 4}
-"""Samples of a pixel, without alpha, of each photometric interpretation that is read."""
+WHITE_IS_ZERO, GREY, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
+COLOURS = {WHITE_IS_ZERO: 1, GREY: 1, RGB: 3, PALETTE: 1, CMYK: 4}
+"""Samples of a pixel, without extra ones, of each photometric interpretation that is read."""
 
 UNSIGNED = 1
 NUMBERS = {UNSIGNED: "unsigned integer", 2: "signed integer", 3: "floating-point"}
@@ -54,7 +55,8 @@ TILE_TAGS = frozenset({Tag.TILE_OFFSETS, Tag.TILE_BYTES, Tag.TILE_WIDTH, Tag.TIL
 def read_grid(data: bytes) -> Grid:
     """Read how the pixels lie, once the page is known to be one that is read."""
     page = checked_page(data)
-    return Grid(page.height, page.width, page.number(Tag.ORIENTATION, 1))
+    channels = 3 if page.photometric in (PALETTE, CMYK) else len(channel_places(page))
+    return Grid(page.height, page.width, page.number(Tag.ORIENTATION, 1), channels)
 
 
 def decode(data: bytes) -> Pixels:
@@ -63,7 +65,7 @@ def decode(data: bytes) -> Pixels:
     with TiffFile(BytesIO(pixel_tags(data, page))) as tiff:
         stored = tiff.pages.first.asarray(squeeze=False, maxworkers=1)
     samples = np.moveaxis(stored[0, 0], 2, 0) if page.planes == 1 else stored[:, 0, :, :, 0]
-    return to_native(to_grey_or_rgb(samples, page))
+    return to_native(to_channels(samples, page))
 
 
 def checked_page(data: bytes) -> Page:
@@ -123,16 +125,18 @@ def check_compression(page: Page) -> None:
 
 
 def check_colours(page: Page) -> None:
-    """Check that the samples are grey, RGB, a palette or CMYK, with or without alpha."""
+    """Check that the samples are grey, RGB, a palette or CMYK, with or without alpha.
+
+    Behind grey and RGB there may be more channels.
+    """
     colours = COLOURS.get(page.photometric)
     if colours is None:
         raise ImageUnreadable(
             f"The TIFF has photometric interpretation {page.photometric}; "
             "grey, RGB, palette and CMYK are read."
         )
-    alpha = page.samples - colours
-    is_alpha = page.number(Tag.EXTRA_SAMPLES, 0) in (1, 2)
-    if alpha not in (0, 1) or (alpha and colours == 1 and not is_alpha):
+    others = len(channel_places(page)) - colours
+    if page.samples < colours or (others and page.photometric not in (GREY, RGB)):
         raise ImageUnreadable(
             f"The TIFF has {page.samples} samples a pixel where its photometric interpretation "
             f"{page.photometric} has {colours}, or {colours + 1} with alpha."
@@ -142,6 +146,12 @@ def check_colours(page: Page) -> None:
             f"The TIFF has photometric interpretation {page.photometric} with samples of "
             f"{page.bits} bits in a form that is not read."
         )
+
+
+def channel_places(page: Page) -> list[int]:
+    """Give the places of the samples that are no opacity."""
+    extra = page.values.get(Tag.EXTRA_SAMPLES, ())
+    return channels_of(page.samples, COLOURS[page.photometric], extra)
 
 
 def is_read_together(page: Page) -> bool:
@@ -198,17 +208,17 @@ def pixel_tags(data: bytes, page: Page) -> bytes:
     )
 
 
-def to_grey_or_rgb(samples: Pixels, page: Page) -> Pixels:
-    """Turn stored (samples, H, W) into grey or RGB (C, H, W)."""
+def to_channels(samples: Pixels, page: Page) -> Pixels:
+    """Turn stored (samples, H, W) into grey, RGB or channels (C, H, W)."""
     if page.photometric == PALETTE:
         colour_map = np.array(page.values[Tag.COLOUR_MAP], np.uint16).reshape(3, -1)
         return colour_map[:, samples[0]]
     if page.photometric == CMYK:
         return cmyk_to_rgb(samples[:4])
-    colours = samples[: COLOURS[page.photometric]]
+    channels = take(samples, channel_places(page))
     if page.bits < 8:
-        colours = colours * np.uint8(255 // (2**page.bits - 1))
-    return np.invert(colours) if page.photometric == WHITE_IS_ZERO else colours
+        channels = channels * np.uint8(255 // (2**page.bits - 1))
+    return np.invert(channels) if page.photometric == WHITE_IS_ZERO else channels
 
 
 def to_native(pixels: Pixels) -> Pixels:

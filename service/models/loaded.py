@@ -365,10 +365,12 @@ def bytes_a_pixel(architecture: Architecture) -> int:
     """Estimate the memory of a session for each pixel of the largest tile that it ran.
 
     Logits are laid where an earlier map was, so that only classes beyond its channels count.
-    Measured as `MAPS` was, at 572 to 1084 px with 2, 20, 50 and 100 classes.
+    Measured as `MAPS` was, at 572 to 1084 px with 2, 20, 50 and 100 classes. What a tile has
+    beyond the channels of colour is counted in full.
     """
     logits = max(architecture.num_classes - architecture.base_channels, 0)
-    return 4 * (MAPS * architecture.base_channels + logits)
+    pixels = max(architecture.in_channels - 3, 0)
+    return 4 * (MAPS * architecture.base_channels + logits + pixels)
 
 
 def _powers_of_two(most: int) -> list[int]:

@@ -16,6 +16,7 @@ from model.runtime import Runtime
 from service import routes
 from service.admission import Admission
 from service.estimate import Demand, Forecast
+from service.images import ImageHeader
 from service.masks import encode
 from service.models.loaded import Loaded
 from service.settings import Settings
@@ -393,7 +394,8 @@ def test_an_image_alone_corrects_a_wrong_estimate_of_its_time(
             model = await warm(app)
             model.work_a_second = flops(TINY, (TILE_EDGE, TILE_EDGE)) / TILE_S
             status = await Client(app, prefer=f"wait={3 * TILE_S}").segment()
-            return status, Demand.of(model, (400, 401), "none").seconds(10**18)
+            header = ImageHeader("png", 400, 401, 1, channels=1)
+            return status, Demand.of(model, header, "none").seconds(10**18)
 
     status, seconds = asyncio.run(send())
     assert status == 200

@@ -130,6 +130,8 @@ IMAGES = {
     "tiff of 16 bits": tiff(noise(37, 53, dtype="uint16"), compression="zlib"),
     "tiff of signed numbers": tiff(noise(37, 53, dtype="int16"), byteorder=">"),
     "tiff of float64": tiff(noise(37, 53, dtype="float64")),
+    "tiff of two channels": tiff(noise(37, 53, 2, dtype="uint16"), planarconfig="contig"),
+    "tiff of 64 channels": tiff(noise(64, 37, 53, dtype="float32"), planarconfig="separate"),
 }
 
 
@@ -358,6 +360,18 @@ async def test_an_image_that_takes_too_much_memory_is_refused(
     assert decoders.pids == [pid]
 
 
+async def test_the_memory_that_is_allowed_grows_with_the_channels(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "MEMORY_BYTES_A_PIXEL", 96)
+    pixels = np.zeros((300, 300, 63))
+    data = tiff(pixels, planarconfig="contig", compression="zlib", predictor=3, rowsperstrip=300)
+    base = int(decoder_module.BASE_MEMORY_BYTES)
+    monkeypatch.setattr(decoder_module, "BASE_MEMORY_BYTES", base // 2)
+
+    assert is_decoded(await decoders.decode(data, header_of(data)), data)
+
+
 async def test_leaving_ends_the_work_and_frees_the_child(decoders: Decoders) -> None:
     pid = decoders.pids[0]
     stop_process(pid)
@@ -518,19 +532,16 @@ async def test_a_child_that_ends_by_itself_was_not_killed(last_words: str) -> No
 
 
 ANSWERS = {
-    "two channels": """parent.sendall(b'{"channels": 2, "dtype": "uint8"}\\n')""",
-    "objects": """parent.sendall(b'{"channels": 1, "dtype": "object"}\\n')""",
-    "text for a number": """parent.sendall(b'{"channels": "1", "dtype": "uint8"}\\n')""",
-    "its own shape": (
-        """parent.sendall(b'{"channels": 1, "dtype": "uint8", "shape": [1, 9, 9]}\\n')"""
-    ),
+    "objects": """parent.sendall(b'{"dtype": "object"}\\n')""",
+    "a number for text": """parent.sendall(b'{"dtype": 8}\\n')""",
+    "its own shape": ("""parent.sendall(b'{"dtype": "uint8", "shape": [1, 9, 9]}\\n')"""),
     "another error": """parent.sendall(b'{"code": "service-stopping", "message": ""}\\n')""",
-    "two answers": """parent.sendall(b'{"channels": 1, "dtype": "uint8"}\\n' * 2)""",
+    "two answers": """parent.sendall(b'{"dtype": "uint8"}\\n' * 2)""",
     "no JSON": """parent.sendall(b'cposix\\nsystem\\n')""",
     "no end": """parent.sendall(b' ' * 10_000_000)""",
     "a hand on the pixels": """
 pixels = mmap.mmap(memory, 100)
-parent.sendall(b'{"channels": 1, "dtype": "uint8"}\\n')
+parent.sendall(b'{"dtype": "uint8"}\\n')
 parent.recv(1)
 """,
 }
@@ -548,7 +559,7 @@ async def test_a_child_cannot_take_the_pixels_from_under_their_reader() -> None:
 try:
     os.ftruncate(memory, 0)
 except PermissionError:
-    parent.sendall(b'{"channels": 1, "dtype": "uint8"}\\n')
+    parent.sendall(b'{"dtype": "uint8"}\\n')
 """
     async with decoding(command=(sys.executable, "-c", CHILD + shrink)) as decoders:
         assert not (await decoders.decode(PNG, header_of(PNG))).any()

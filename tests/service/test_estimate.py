@@ -10,6 +10,7 @@ from model.geometry import flops
 from model.planner import TileShapes
 from service.estimate import Demand, Forecast
 from service.fair_queue import FairQueue, Job, Step
+from service.images import ImageHeader
 from service.models.loaded import Loaded
 from tests.service.conftest import noise
 from tests.service.recording import EDGE, FEW, MANIFEST, RecordingRuntime
@@ -138,6 +139,7 @@ def test_the_work_of_an_image_is_that_of_the_tiles_that_will_be_run(
         len(each.plan.tiles) * flops(MANIFEST.architecture, each.plan.tile_shape) for each in begun
     )
     tiles = sum(len(each.plan.tiles) for each in begun)
-    assert Demand.of(model, (70, 131), passes) == Demand(
+    header = ImageHeader("tiff", 70, 131, 1, channels=1)
+    assert Demand.of(model, header, passes) == Demand(
         PASSES[passes] * 70 * 131, work, model.work_a_second, tiles, "tiny", is_measured=True
     )

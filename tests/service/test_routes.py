@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from model.architecture import Architecture
+from model.intensity import IntensityRule
 from model.planner import TileShapes
 from model.runtime import Runtime
 from model.segmentation import segment
@@ -220,6 +221,37 @@ def test_a_colour_model_reads_a_grey_image_as_three_equal_channels(tmp_path: Pat
         grey = labels_of(post(client, IMAGE))
         colour = labels_of(post(client, png(np.dstack([pixels] * 3))))
     np.testing.assert_array_equal(grey, colour)
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_a_model_of_several_channels_reads_a_tiff_of_as_many(tmp_path: Path, channels: int) -> None:
+    """Of which one is forty times as bright as the one before."""
+    network = Architecture(in_channels=channels, num_classes=3, depth=1, base_channels=4)
+    path = write_artefact(tmp_path, network, intensity=IntensityRule(per_channel=True))
+    brightness = 40.0 ** np.arange(channels)[:, np.newaxis, np.newaxis]
+    dtype = np.uint16 if channels == 2 else np.float32
+    planes = (noise(channels, 130, 150) * brightness).astype(dtype)
+    pixels = np.moveaxis(planes, 0, 2)
+    with serving(settings_of(tmp_path)) as client:
+        for body in tiff(planes, planarconfig="separate"), tiff(pixels, planarconfig="contig"):
+            labels = labels_of(post(client, body, "image/tiff"))
+            np.testing.assert_array_equal(labels, alone(Runtime(path, "cpu", 1), planes))
+        wider = np.concatenate([pixels, pixels], axis=2)
+        wrong = post(client, tiff(wider, planarconfig="contig"), "image/tiff")
+    assert len(np.unique(labels)) > 1
+    assert (wrong.status_code, wrong.json()["type"]) == (
+        422,
+        "urn:unet-service:image-channels-refused",
+    )
+    assert wrong.json()["detail"] == (
+        f"The image has {2 * channels} channels; a network of {channels} reads {channels} or 1."
+    )
+
+
+def test_a_grey_model_reads_no_image_of_two_channels(client: TestClient) -> None:
+    answer = post(client, tiff(noise(*SHAPE, 2), planarconfig="contig"), "image/tiff")
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "The image has 2 channels; a network of 1 reads 1 or 3."
 
 
 def test_the_exif_orientation_is_applied_before_the_model(client: TestClient) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.errors import DatasetError
+from model.samples import MOST_SAMPLES, channels_of, take
 from training.data.forms import Pair, count_pages, reading
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -20,8 +21,6 @@ PNG_PALETTE = 3
 ORIENTATION = 274
 """The TIFF and EXIF tag that says how a picture is turned; 1 is upright."""
 PLAIN_TIFFS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-ALPHA = (1, 2)
-"""Extra samples of a TIFF that are opacity. Source: TIFF 6.0, section 18."""
 LARGEST_ID = np.iinfo(np.int32).max
 
 
@@ -46,8 +45,7 @@ def read_shape(pair: Pair) -> tuple[int, int, int]:
             return PNG_CHANNELS[header.colour], header.height, header.width
         with tifffile.TiffFile(pair.image) as file:
             page = _plain_page(pair.image, file, pair.page)
-            samples = page.samplesperpixel
-            return samples - _has_alpha(page), page.imagelength, page.imagewidth
+            return len(_channels(page)), page.imagelength, page.imagewidth
 
 
 def read_image(pair: Pair) -> NDArray[Any]:
@@ -149,8 +147,7 @@ def _read_tiff(path: Path, number: int | None) -> NDArray[Any]:
             pixels = page.asarray(maxworkers=1)
         else:
             pixels = np.array(tifffile.memmap(path, mode="r")[number])
-        channels = page.samplesperpixel - _has_alpha(page)
-    return np.moveaxis(np.atleast_3d(pixels), 2, 0)[:channels]
+    return take(np.moveaxis(np.atleast_3d(pixels), 2, 0), _channels(page))
 
 
 def _is_described(file: tifffile.TiffFile, number: int | None) -> bool:
@@ -173,15 +170,17 @@ def _plain_page(path: Path, file: tifffile.TiffFile, number: int | None) -> tiff
             f"{page.planarconfig!s}, orientation {orientation}. Store it as grey (black is 0) or "
             "RGB, contiguous and upright."
         )
+    if page.samplesperpixel > MOST_SAMPLES:
+        raise DatasetError(
+            f"{path} has {page.samplesperpixel} samples a pixel; at most {MOST_SAMPLES} are read."
+        )
     return page
 
 
-def _has_alpha(page: tifffile.TiffPage) -> bool:
-    """Tell whether the last sample is opacity, and not another channel."""
+def _channels(page: tifffile.TiffPage) -> list[int]:
+    """Give the places of the samples that are no opacity."""
     colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
-    if page.samplesperpixel != colours + 1:
-        return False
-    return colours == 3 or any(int(sample) in ALPHA for sample in page.extrasamples)
+    return channels_of(page.samplesperpixel, colours, page.extrasamples)
 
 
 def _native(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:

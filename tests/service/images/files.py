@@ -113,7 +113,7 @@ def read(data: bytes, limit: int = LIMIT) -> Pixels:
     """Read an image, and hold its header and form to what is promised of every image."""
     header = read_header(data, max_image_pixels=limit)
     pixels = decode(data, header)
-    assert pixels.shape in [(c, header.height, header.width) for c in (1, 3)]
+    assert pixels.shape == (header.channels, header.height, header.width)
     assert pixels.dtype.name in ("uint8", "uint16", "int8", "int16", "float32")
     assert pixels.dtype.isnative
     return pixels

@@ -156,6 +156,7 @@ SPECIMENS: dict[str, bytes] = {
     "tiff big": tiff(noise(*SHAPE, dtype="float32"), bigtiff=True, tile=(16, 16)),
     "tiff zlib": tiff(noise(*SHAPE), compression="zlib", predictor=2, byteorder=">"),
     "tiff lzw": tiff(noise(*SHAPE, 3), compression="lzw", photometric="rgb"),
+    "tiff channels": tiff(noise(*SHAPE, 5), compression="zlib", planarconfig="contig"),
     "tiff pillow": pillow(Image.fromarray(noise(*SHAPE)), "TIFF", compression="packbits"),
 }
 

@@ -109,7 +109,7 @@ def test_an_orientation_without_meaning_is_taken_as_upright(orientation: int) ->
 
 def test_the_header_tells_the_size_after_the_orientation() -> None:
     data = tiff(noise(5, 8), extratags=[(274, "H", 1, 6)])
-    assert read_header(data, max_image_pixels=40) == ImageHeader("tiff", 8, 5, 6)
+    assert read_header(data, max_image_pixels=40) == ImageHeader("tiff", 8, 5, 6, 1)
 
 
 @pytest.mark.parametrize("encode", [png, jpeg, tiff])
@@ -142,6 +142,15 @@ def test_the_limit_itself_is_allowed() -> None:
     assert read(data, limit=100).shape == (1, 10, 10)
     with pytest.raises(ImageTooLarge):
         read(data, limit=99)
+
+
+@pytest.mark.parametrize(("channels", "pixels"), [(2, 100), (3, 100), (4, 134), (64, 2134)])
+def test_many_channels_count_as_colour_with_as_many_values(channels: int, pixels: int) -> None:
+    data = tiff(noise(10, 10, channels), planarconfig="contig")
+    assert read_header(data, max_image_pixels=pixels).pixels == pixels
+    counted = rf" of {channels} channels, which count as {pixels:,}" if channels > 3 else ""
+    with pytest.raises(ImageTooLarge, match=f"10 × 10 = 100 pixels{counted}; the limit"):
+        read_header(data, max_image_pixels=pixels - 1)
 
 
 def test_the_limit_alone_decides_and_not_that_of_the_decoder(

@@ -92,10 +92,34 @@ def test_stray_tags_of_tiles_do_not_touch_a_tiff_of_strips() -> None:
     assert is_same(read(handmade_tiff(grey_tags(changed=changed), stored.tobytes())), stored[None])
 
 
-@pytest.mark.parametrize("samples", [2, 3, 5])
-def test_tiff_of_several_grey_channels_is_refused(samples: int) -> None:
-    with pytest.raises(ImageUnreadable, match=f"{samples} samples a pixel"):
-        read(tiff(noise(*SHAPE, samples), planarconfig="contig"))
+@pytest.mark.parametrize("samples", [2, 3, 5, 64])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_tiff_of_several_channels_is_exact(samples: int, planar: str, dtype: str) -> None:
+    stored = noise(samples, *SHAPE, dtype=dtype)
+    predictor = 3 if dtype == "float32" else 2
+    for options in (
+        {},
+        {"compression": "zlib", "rowsperstrip": 6},
+        {"compression": "lzw", "predictor": predictor},
+        {"tile": (16, 16), "byteorder": ">"},
+    ):
+        pixels = stored if planar == "separate" else np.moveaxis(stored, 0, 2)
+        assert is_same(read(tiff(pixels, planarconfig=planar, **options)), stored), options
+
+
+@pytest.mark.parametrize("samples", [65, 224, 60_000])
+def test_tiff_of_too_many_samples_is_refused_with_their_number(samples: int) -> None:
+    with pytest.raises(ImageUnreadable, match=f"{samples} samples a pixel; at most 64"):
+        read(tiff(noise(2, 3, samples), planarconfig="contig"))
+
+
+@pytest.mark.parametrize("photometric", ["miniswhite", "separated"])
+def test_tiff_with_channels_behind_colours_of_another_kind_is_refused(photometric: str) -> None:
+    samples = 2 if photometric == "miniswhite" else 6
+    data = tiff(noise(*SHAPE, samples), photometric=photometric, planarconfig="contig")
+    with pytest.raises(ImageUnreadable, match=f"has {samples} samples a pixel where"):
+        read(data)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

@@ -461,6 +461,14 @@ def test_its_memory_grows_with_its_classes_once_they_are_more_than_its_channels(
     assert bytes_a_pixel(Architecture(base_channels=32, num_classes=classes)) == 4 * maps
 
 
+def test_its_memory_grows_with_what_its_tiles_have_beyond_colour() -> None:
+    grey, colour, many = (
+        bytes_a_pixel(Architecture(in_channels=channels, base_channels=32))
+        for channels in (1, 3, 10)
+    )
+    assert (colour - grey, many - grey) == (0, 4 * 7)
+
+
 GROWTH = """
 from pathlib import Path
 from model.runtime import Runtime

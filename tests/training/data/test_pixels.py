@@ -84,7 +84,8 @@ def test_alpha_in_a_png_is_dropped(tmp_path: Path, samples: int, channels: int) 
         ("minisblack", 2, ["unspecified"], 2),
         ("minisblack", 5, None, 5),
         ("rgb", 4, ["assocalpha"], 3),
-        ("rgb", 4, ["unspecified"], 3),
+        ("rgb", 4, ["unspecified"], 4),
+        ("rgb", 5, ["assocalpha", "unspecified"], 4),
         ("rgb", 5, None, 5),
     ],
 )
@@ -99,9 +100,21 @@ def test_of_a_tiff_alpha_is_dropped_and_channels_are_kept(
         planarconfig="contig",
         extrasamples=extra,
     )
+    kept = [0, 1, 2, 4] if extra == ["assocalpha", "unspecified"] else range(channels)
     np.testing.assert_array_equal(
-        as_image(tmp_path / "a.tif"), np.moveaxis(stored[:, :, :channels], 2, 0)
+        as_image(tmp_path / "a.tif"), np.moveaxis(stored[:, :, kept], 2, 0)
     )
+
+
+@pytest.mark.parametrize("read", [read_shape, read_image])
+def test_a_tiff_of_more_samples_than_the_service_reads_is_refused(
+    tmp_path: Path, read: Any
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", noise((12, 9, 65)), photometric="minisblack", planarconfig="contig"
+    )
+    with pytest.raises(DatasetError, match=r"a\.tif has 65 samples a pixel; at most 64 are read"):
+        read(pair_of(tmp_path / "a.tif"))
 
 
 def test_an_image_with_a_palette_has_its_colours(tmp_path: Path) -> None:
