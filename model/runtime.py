@@ -1,5 +1,6 @@
 """One artefact, opened on one device, and honest about which."""
 
+import hashlib
 import logging
 import sys
 from importlib import metadata
@@ -30,7 +31,12 @@ class Runtime:
     """A model that is known to run where it says it runs."""
 
     def __init__(
-        self, path: Path, device: str = "auto", threads: int = 0, cuda: CudaOptions = DEFAULT
+        self,
+        path: Path,
+        device: str = "auto",
+        threads: int = 0,
+        cuda: CudaOptions = DEFAULT,
+        artefact: Artefact | None = None,
     ) -> None:
         """Open and verify an artefact.
 
@@ -41,6 +47,7 @@ class Runtime:
                 else what `open_on_cpu` chooses, unless a GPU was asked for by other options.
             threads: CPU threads of one inference; 0 is one for each core that the process has.
             cuda: How a GPU is used.
+            artefact: What was verified before, so that only a file that differs is verified anew.
 
         Raises:
             ArtefactError: if the file cannot be served; the subclass says why.
@@ -50,7 +57,8 @@ class Runtime:
         (place,) = places_of(device)
         refuse_two_runtimes()
         data = read_bytes(path)
-        self.artefact: Artefact = _verified(path, data)
+        is_known = artefact is not None and artefact.sha256 == hashlib.sha256(data).hexdigest()
+        self.artefact = artefact if artefact and is_known else _verified(path, data)
         self._session: Session = _open(self.artefact, data, place, threads, cuda)
 
     @property

@@ -51,8 +51,9 @@ def create_app(
         admission = Admission(
             settings.max_pending_requests, settings.max_pending_pixels, models.engine.forecast
         )
-        metrics.watch(models, admission, pool)
-        app.state.service = State(settings, models, admission, lifecycle, metrics, pool, Slots())
+        slots = Slots()
+        metrics.watch(models, admission, pool, slots)
+        app.state.service = State(settings, models, admission, lifecycle, metrics, pool, slots)
         pause = partial(asyncio.sleep, settings.reload_every_s)
         watching = asyncio.create_task(models.watch(pause)) if settings.reload_every_s else None
         try:

@@ -25,6 +25,7 @@ from service.decoding.pool import Decoders
 from service.models.models import Models
 from service.models.served import Change
 from service.schemas import ChangeKind
+from service.slots import Slots
 from service.stages import Stages
 from service.turn import TurnReport
 
@@ -87,9 +88,9 @@ class Metrics:
         self._names: set[str] = set()
         """Of all models that were ever served."""
 
-    def watch(self, models: Models, admission: Admission, decoders: Decoders) -> None:
+    def watch(self, models: Models, admission: Admission, decoders: Decoders, slots: Slots) -> None:
         """Read these whenever somebody asks; count from 0 for every model."""
-        self._registry.register(_Watched(models, admission, decoders))
+        self._registry.register(_Watched(models, admission, decoders, slots))
         self._models = models
         self._names |= set(models.catalogue.served)
 
@@ -139,6 +140,7 @@ class _Watched(Collector):
     models: Models
     admission: Admission
     decoders: Decoders
+    slots: Slots
 
     def collect(self) -> Iterator[Metric]:
         backlog = self.models.engine.backlog()
@@ -159,6 +161,7 @@ class _Watched(Collector):
             "Pixels of the images that are held, as often as each is segmented.",
             self.admission.pixels,
         )
+        yield self._images_waiting()
         yield CounterMetricFamily(
             "unet_decoders_given_up",
             "Processes that were given up over an image.",
@@ -173,6 +176,13 @@ class _Watched(Collector):
         yield self._model_memory()
         yield self._model_tiles()
         yield from self._gpu_memory()
+
+    def _images_waiting(self) -> Metric:
+        text = "Images that wait for a decoder, and for a thread before and after their tiles."
+        waiting = GaugeMetricFamily("unet_images_waiting", text, labels=["for"])
+        waiting.add_metric(["decoder"], self.decoders.waiting)
+        waiting.add_metric(["thread"], self.slots.waiting)
+        return waiting
 
     def _model_info(self) -> Metric:
         names = ["name", "sha256", "provider", "device", "precision", "state"]

@@ -11,7 +11,8 @@ Source: Golestani 1994, self-clocked fair queueing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -52,12 +53,16 @@ class Slots:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def take(self, pixels: int) -> AsyncIterator[None]:
+    async def take(
+        self, pixels: int, queued: Callable[[float], None] = lambda _: None
+    ) -> AsyncIterator[None]:
         """Wait for a slot, and hold it until the block ends.
 
         Args:
             pixels: Of the image, height times width.
+            queued: Told how long it waited, in s.
         """
+        came = time.perf_counter()
         turn = asyncio.get_running_loop().create_future()
         tag = self._virtual + max(pixels, LEAST_PIXELS)
         image = _Image(pixels > SMALL_PIXELS, tag, turn)
@@ -65,6 +70,7 @@ class Slots:
         self._fill()
         try:
             await turn
+            queued(time.perf_counter() - came)
             yield
         finally:
             self._leave(image)

@@ -55,8 +55,8 @@ class Opening:
         shapes = tile_shapes(manifest, self.provider, self._settings.tile_edge)
         return session_bytes(manifest, shapes.largest_area * TILES_AT_FIRST[self.provider])
 
-    def open(self, path: Path) -> Loaded:
-        """Open a file on every device that takes turns.
+    def open(self, artefact: Artefact) -> Loaded:
+        """Open what was verified on every device that takes turns.
 
         Raises:
             ArtefactError: if it cannot be served, or changes meanwhile.
@@ -64,12 +64,14 @@ class Opening:
         """
         settings, retired = self._settings, self._retired
         runtimes = [
-            None if number in retired else Runtime(path, place, settings.threads, settings.cuda)
+            None
+            if number in retired
+            else Runtime(artefact.path, place, settings.threads, settings.cuda, artefact)
             for number, place in enumerate(settings.places)
         ]
         first, *others = [runtime for runtime in runtimes if runtime]
         if any(other.artefact.sha256 != first.artefact.sha256 for other in others):
-            raise ArtefactDamaged(f"{path} changed while it was opened.")
+            raise ArtefactDamaged(f"{artefact.path} changed while it was opened.")
         self.provider = first.provider
         shapes = tile_shapes(first.manifest, self.provider, settings.tile_edge)
         _warn_of_small(settings.tile_edge, first.manifest.geometry)

@@ -211,7 +211,7 @@ class Reload:
         """Open what was verified, once there is room for it."""
         needed = self._opening.expected_bytes(artefact.manifest)
         self._catalogue.make_room(needed, keep=artefact.manifest.name)
-        loaded = self._opening.open(path)
+        loaded = self._opening.open(artefact)
         if loaded.artefact.sha256 != artefact.sha256:
             raise ArtefactDamaged(f"{path} changed while it was opened.")
         return Served.of(path, stamp, loaded)

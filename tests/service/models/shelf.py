@@ -42,8 +42,8 @@ class ShelfOpening(Opening):
     def expected_bytes(self, manifest: Manifest) -> int:
         return session_bytes(manifest, EDGE**2)
 
-    def open(self, path: Path) -> Loaded:
-        return self._shelf.open(path)
+    def open(self, artefact: Artefact) -> Loaded:
+        return self._shelf.open(artefact.path)
 
 
 class Shelf:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from model.artefact import Artefact
 from service.models.loaded import Loaded
 from service.models.uses import Uses
 from tests.conftest import square
@@ -87,9 +88,9 @@ def test_room_is_made_before_a_model_is_opened(tmp_path: Path) -> None:
     shelf = shelf_of(tmp_path, 2 * ONE, "a", "b")
     open_, during = shelf.opening.open, list[list[str]]()
 
-    def watched(path: Path) -> Loaded:
+    def watched(artefact: Artefact) -> Loaded:
         during.append(open_names(shelf))
-        return open_(path)
+        return open_(artefact)
 
     shelf.opening.open = watched  # type: ignore[method-assign]  # a seam
     use(shelf, "b")

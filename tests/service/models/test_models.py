@@ -149,7 +149,7 @@ def test_the_start_opens_the_default_and_no_more_than_the_bound_allows(
 
 def test_what_a_model_will_take_is_known_before_it_is_opened(two: Path) -> None:
     opening = Opening(settings_of(two))
-    loaded = opening.open(two / "1.onnx")
+    loaded = opening.open(opening.verify(two / "1.onnx"))
     assert opening.expected_bytes(loaded.manifest) == loaded.memory_bytes
 
 
@@ -225,7 +225,8 @@ def test_a_model_is_opened_on_no_device_that_is_retired(
 
     monkeypatch.setattr(module, "Runtime", opening)
     settings = settings_of(two, device="cuda:0,1,2")
-    assert Opening(settings, {1}).open(two / "1.onnx").device == "cuda:0,2"
+    opener = Opening(settings, {1})
+    assert opener.open(opener.verify(two / "1.onnx")).device == "cuda:0,2"
     assert opened == ["cuda:0", "cuda:2"]
 
 

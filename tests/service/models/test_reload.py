@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model.artefact import Artefact
 from model.errors import (
     ArtefactNotFound,
     InferenceFailed,
@@ -169,9 +170,9 @@ def test_a_file_that_changes_between_its_verification_and_its_opening_is_refused
     """Its new name may be another model's, and what it takes more than there is room for."""
     open_ = shelf.opening.open
 
-    def change(path: Path) -> Loaded:
+    def change(artefact: Artefact) -> Loaded:
         shelf.write("2", "cells")
-        return open_(path)
+        return open_(artefact)
 
     shelf.opening.open = change  # type: ignore[method-assign]  # a seam
     shelf.write("2", "nuclei")
