@@ -121,7 +121,9 @@ async def answer(
         found, device = await find(service, model, upload.data, header, asked, stages, place)
         classes = model.manifest.classes
         with stages.measure("encode"):
-            content = await in_thread(service, header, encode, found, classes, asked.media_type)
+            content = await in_thread(
+                service, header, stages, encode, found, classes, asked.media_type
+            )
     headers = answer_headers(model, device, asked)
     if isinstance(content, bytes):
         return Response(content, media_type=asked.media_type, headers=headers)
@@ -134,7 +136,9 @@ async def answer(
         segments=content,
         timings=Timings(**{f"{name}_ms": 1e3 * s for name, s in stages.seconds.items()}),
     )
-    text = await in_thread(service, header, partial(described.model_dump_json, by_alias=True))
+    text = await in_thread(
+        service, header, stages, partial(described.model_dump_json, by_alias=True)
+    )
     return Response(text, media_type=asked.media_type, headers=headers)
 
 
@@ -158,17 +162,17 @@ async def find(
     output = output_for(asked.output, manifest, asked.averaging)
     prepare = partial(averaging.begin, averaging=asked.averaging, output=output)
     with stages.measure("decode"):
-        image = await service.decoders.decode(data, header)
-        passes = await in_thread(service, header, prepare, image, manifest, model.shapes)
+        image = await service.decoders.decode(data, header, stages.queued)
+        passes = await in_thread(service, header, stages, prepare, image, manifest, model.shapes)
     segmented = await service.models.engine.segment(
         model, *passes, deadline=asked.deadline, queued=place.join
     )
-    stages.add("queue", segmented.queue_s)
+    stages.queued(segmented.queue_s)
     stages.add("inference", segmented.inference_s)
     work = segmented.work
     with stages.measure("decide"):
         found: Found = await in_thread(
-            service, header, work.labels if asked.output == "labels" else work.objects
+            service, header, stages, work.labels if asked.output == "labels" else work.objects
         )
     return found, segmented.device
 
@@ -274,10 +278,10 @@ async def cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -
 
 
 async def in_thread(
-    service: State, header: ImageHeader, function: Callable[..., T], *arguments: Any
+    service: State, header: ImageHeader, stages: Stages, function: Callable[..., T], *arguments: Any
 ) -> T:
     """Run what takes long over an image off the event loop, once it is the image's turn."""
-    async with service.slots.take(header.pixels):
+    async with service.slots.take(header.pixels, stages.queued):
         return await anyio.to_thread.run_sync(function, *arguments)
 
 

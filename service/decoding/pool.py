@@ -13,7 +13,7 @@ So there are twice as many children as slots at most, and two of them have a lar
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from model.errors import ImageError, ImageUnreadable, ServiceBusy, ServiceNotReady, ServiceStopping
@@ -74,7 +74,14 @@ class Decoders:
             decoder.kill()
         await asyncio.gather(*(decoder.end() for decoder in self._idle))
 
-    async def decode(self, data: bytes, header: ImageHeader) -> Pixels:
+    @property
+    def waiting(self) -> int:
+        """How many images wait to be decoded."""
+        return self._slots.waiting + self._slow.waiting
+
+    async def decode(
+        self, data: bytes, header: ImageHeader, queued: Callable[[float], None] = lambda _: None
+    ) -> Pixels:
         """Decode an image as `service.images.decode` does, where it harms nobody else.
 
         Cancelling this ends the work.
@@ -82,6 +89,7 @@ class Decoders:
         Args:
             data: The whole file.
             header: What `read_header` said about it.
+            queued: Told how long it waited for other images, in s.
 
         Returns:
             (C, H, W) uint8, uint16, int8, int16 or float32; contiguous, read-only.
@@ -95,7 +103,7 @@ class Decoders:
         """
         for slots, timeout_s in self._goes(header.pixels):
             with suppress(TimeoutError):
-                async with slots.take(header.pixels):
+                async with slots.take(header.pixels, queued):
                     return await self._go(data, header, timeout_s)
         raise ImageUnreadable(
             f"The image took more than {self._timeout_s:g} s to decode and was given up."
