@@ -71,14 +71,17 @@ def compare(data: Path, init: Path, steps: int) -> dict[str, Any]:
         material = Material.read(asked, MOST_SCORED)
         require_unseen(material.manifest, material.scored, parent.manifest)
         training = list(spread_over(material.everything, IMAGES))
-        plan = make_plan(take_census(training), asked, PLENTY)
+        census = take_census(training)
+        plan = make_plan(census, asked, PLENTY)
         manifest = material.manifest.model_copy(update={"intensity": plan.intensity})
         store = prepare(asked.out / "store", training, manifest.architecture, plan)
-        rows = {}
+        rows, rates = {}, {}
         for name, start in ((RANDOM, None), (parent.manifest.name, init)):
             settings = asked.model_copy(update={"init": start})
-            network = train(settings, store, plan, manifest.architecture)
-            rows[name] = score(network, manifest, material.scored, plan.compute)
+            own = make_plan(census, settings, PLENTY)
+            network = train(settings, store, own, manifest.architecture)
+            rows[name] = score(network, manifest, material.scored, own.compute)
+            rates[name] = own.learning_rate
     return {
         "command": f"python -m benchmarks.fine_tuning {data.resolve().name} "
         f"--init {init.name} --steps {steps}",
@@ -88,7 +91,8 @@ def compare(data: Path, init: Path, steps: int) -> dict[str, Any]:
         "data": {"name": data.resolve().name, "sha256": material.sha256},
         "training_images": [entry.name for entry in training],
         "scored_images": [entry.name for entry in material.scored],
-        "plan": plan.model_dump(mode="json", exclude={"reasons"}),
+        "plan": plan.model_dump(mode="json", exclude={"reasons", "learning_rate"}),
+        "learning_rates": rates,
         "seed": asked.seed,
         "main_score": main_score(manifest),
         "rows": rows,

@@ -11,7 +11,7 @@ from service.models.models import Models
 from service.settings import Settings
 from tests.conftest import DATA, ROOT
 from training.data.dataset import read_dataset
-from training.evaluate import choose_images, evaluate
+from training.evaluate import evaluate
 
 PRETRAINED = ROOT / "model" / "pretrained"
 SAMPLE = ROOT / "docs" / "samples" / "membranes"
@@ -90,11 +90,17 @@ def test_the_scores_in_the_manifest_do_not_fall_below_what_they_were(shipped: Ru
 
 
 def test_no_image_was_both_trained_on_and_scored(shipped: Runtime) -> None:
-    record = shipped.manifest.training
+    """A model of every image has none left: its scores are those of a file made without some."""
+    record, scores = shipped.manifest.training, scores_of(shipped)
 
-    assert record.validation_images
-    assert len(record.training_sha256) == len(record.training_images)
-    assert not set(record.training_images) & set(record.validation_images)
+    assert scores.images
+    assert len(record.training_sha256) >= len(record.training_images)
+    if scores.of:
+        assert not record.validation_images
+        assert scores.of in card_of(shipped)
+    else:
+        assert record.validation_images == scores.images
+        assert not set(record.training_images) & set(scores.images)
 
 
 def test_the_file_holds_no_path_of_the_machine_that_made_it(shipped: Runtime) -> None:
@@ -125,14 +131,18 @@ def test_every_tile_shape_that_the_service_is_given_leads_to_the_same_labels(
 
 
 def test_the_scores_are_found_again_on_the_data(shipped: Runtime) -> None:
+    """By a model of every image at least: the images scored were among those it learnt from."""
     folder = DATA / SHIPPED[shipped.manifest.name][0]
     if not folder.is_dir():
         pytest.skip(f"no data at {folder.name}: the shipped scores are not measured again")
-    images = choose_images(shipped, read_dataset(folder), everything=False)
     recorded = scores_of(shipped)
+    images = read_dataset(folder).named(recorded.images)
 
     scores = evaluate(shipped, images).as_dict()
 
-    assert tuple(entry.name for entry in images) == recorded.images
+    if recorded.of:
+        for name in SHIPPED[shipped.manifest.name][1]:
+            assert scores[name]["value"] >= recorded.values[name]["value"], name
+        return
     for name in EXPLAINED:
         assert scores[name]["value"] == pytest.approx(recorded.values[name]["value"], abs=1e-3)

@@ -29,6 +29,10 @@ MEMORY_SHARE = 0.5
 PASSES = 150
 """Times that a run looks at every pixel, if that is neither few steps nor very many."""
 FEWEST_STEPS, MOST_STEPS = 2000, 12000
+LEARNING_RATE = 1e-3
+LESS_STEPS, LESS_RATE = 5, 0.3
+"""A run that begins from learnt parameters makes so many times fewer steps, at this share of the
+learning rate."""
 BORDER_WIDTHS = 1.4
 """A border of this many sigma, d1 + d2 together, weighs exp(−0.98) = 0.38 of w0."""
 BFLOAT16_CPUS = ("avx512_bw", "avx10_1", "bf16")
@@ -77,6 +81,8 @@ class Plan(BaseModel):
     main_score: MainScore | None = None
     """What the best parameters and the threshold are chosen by; None leaves it to the kind of
     labels."""
+    learning_rate: float = LEARNING_RATE
+    """The highest, after the warm-up."""
     reasons: dict[str, str]
     """Why each value is what it is."""
 
@@ -139,6 +145,7 @@ def make_plan(census: Census, settings: FitSettings, free_bytes: int, processes:
     choose("object_share", lambda: _object_share(census))
     choose("largest_zoom", lambda: _largest_zoom(census))
     choose("main_score", lambda: _main_score(census))
+    choose("learning_rate", lambda: _learning_rate(settings))
     _require_main_score(settings.main_score, census)
     reasons["elastic"] = "the paper's 3×3 displacements" if settings.elastic else "asked for"
     return Plan(**values, reasons=reasons)
@@ -210,9 +217,18 @@ def _on_cuda(settings: FitSettings) -> bool:
 def _steps(census: Census, settings: FitSettings, edge: int, batch: int) -> Chosen:
     learnt = Geometry(settings.depth).output_edge(edge) ** 2
     passes = PASSES * census.pixels / (learnt * batch)
-    steps = round(min(max(passes, FEWEST_STEPS), MOST_STEPS), -2)
+    less, why = (
+        (1, "") if settings.init is None else (LESS_STEPS, ": it does not begin from nothing")
+    )
+    steps = round(min(max(passes, FEWEST_STEPS), MOST_STEPS) / less, -2)
     seen = steps * learnt * batch / census.pixels
-    return int(steps), f"every pixel is looked at {seen:.0f} times"
+    return int(steps), f"every pixel is looked at {seen:.0f} times{why}"
+
+
+def _learning_rate(settings: FitSettings) -> Chosen:
+    if settings.init is None:
+        return LEARNING_RATE, "parameters begin at random"
+    return LEARNING_RATE * LESS_RATE, f"so that what {settings.init.stem} has learnt is not lost"
 
 
 def _compute(settings: FitSettings) -> Chosen:

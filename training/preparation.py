@@ -43,10 +43,11 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
         ArtefactError: if the artefact to begin from, or to be settled by, cannot be read.
         CheckpointError: if such an artefact does not go with the data, or with the network.
     """
+    settled = read_settled(settings)
+    parent = None if settings.init is None else Runtime(settings.init, "cpu").artefact
     if world.leads:
         examine(settings)
     dataset = read_dataset(settings.data, settings.labels, settings.ignore)
-    settled = read_settled(settings)
     training, validation = divide(dataset, settings)
     plan = choose_plan(settings, folder, training, device, world.size)
     plan = world.same(plan)  # free memory differs
@@ -54,7 +55,6 @@ def begin(settings: FitSettings, folder: RunFolder, device: torch.device, world:
         print(describe(dataset, training, validation))
         print(plan.describe())
         write(folder.plan, (plan.model_dump_json(indent=2) + "\n").encode())
-    parent = None if settings.init is None else Runtime(settings.init, "cpu").artefact
     manifest = draft_manifest(settings, plan, dataset, training, validation, parent)
     if parent is not None:
         require_unseen(manifest, validation, parent.manifest)

@@ -38,6 +38,7 @@ PLANNED = (
     "object_share",
     "largest_zoom",
     "main_score",
+    "learning_rate",
 )
 """Settings that overrule a plan; None where nothing was asked for."""
 
@@ -119,8 +120,8 @@ class FitSettings(BaseSettings):
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or the paper's SGD with momentum 0.99."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Highest learning rate, after the warm-up."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Highest learning rate, after the warm-up. Default: 0.001, or 0.0003 with --init."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the learning rate rises; it then falls along a cosine to 0."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0

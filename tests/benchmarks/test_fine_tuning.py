@@ -28,8 +28,8 @@ def write(path: Path, result: dict[str, Any], _measured: str) -> bool:
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write grey images of two objects each, and let results go beside them."""
     labels = np.zeros((SIDE, SIDE), np.uint8)
-    labels[5:20, 5:20], labels[25:40, 25:40] = 1, 2
     for number in range(IMAGES):
+        labels[5:20, 5:20], labels[25:40, 25:40] = 2 * number + 1, 2 * number + 2
         write_pair(tmp_path / "tiny", noise((SIDE, SIDE), seed=number), labels, f"t{number}")
     monkeypatch.setattr(fine_tuning, "RESULT", tmp_path / "fine_tuning.json")
     monkeypatch.setattr(fine_tuning, "TILE_EDGE", TILE_EDGE)

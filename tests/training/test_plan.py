@@ -89,6 +89,7 @@ class TestReasons:
             ("object_share", 0.0),
             ("largest_zoom", 1.0),
             ("main_score", "ap50"),
+            ("learning_rate", 0.5),
             ("elastic", False),
         ],
     )
@@ -265,6 +266,20 @@ class TestSteps:
         assert (one, four) == (8000, 2000)
 
 
+class TestLearntParameters:
+    """A run that begins from those of an artefact."""
+
+    def test_it_makes_fewer_steps_at_a_lower_rate(self) -> None:
+        drawn, learnt = plan_of(), plan_of(init=Path("nuclei.onnx"))
+        assert learnt.steps == round(drawn.steps / 5, -2)
+        assert learnt.learning_rate == pytest.approx(0.3 * drawn.learning_rate)
+
+    def test_it_says_why(self) -> None:
+        reasons = plan_of(init=Path("nuclei.onnx")).reasons
+        assert reasons["steps"].endswith("it does not begin from nothing")
+        assert "nuclei" in reasons["learning_rate"]
+
+
 class TestIntensity:
     def test_sparse_spots_are_not_cut_off_with_the_noise(self) -> None:
         plan = plan_of(census(class_shares=(0.998, 0.002)))
@@ -310,22 +325,6 @@ class TestIntensity:
     def test_a_signed_type_without_a_signed_value_is_as_good_as_none(self) -> None:
         assert plan_of(census(dtypes=("int16",), low=0.0)).intensity == IntensityRule()
 
-    @pytest.mark.parametrize(
-        "text",
-        ["range:5,1", "percentile:-1,50", "range:a,b", "range:0,1,2", "range:nan,1", "x:0,1"],
-    )
-    def test_what_is_no_rule_is_refused(self, text: str) -> None:
-        with pytest.raises(DatasetError, match=f"--intensity {text} is no rule"):
-            parse_intensity(text)
-
-
-class TestBorders:
-    def test_w0_is_that_of_the_paper_where_no_ridges_are_drawn(self) -> None:
-        assert plan_of(ridges=False).border_weight == BORDER_WEIGHT == 10.0
-
-    def test_ridges_weigh_more(self) -> None:
-        assert plan_of(ridges=True).border_weight == RIDGE_WEIGHT > BORDER_WEIGHT
-
     @pytest.mark.parametrize("in_channels", [2, 4, 5])
     @pytest.mark.parametrize("dtype", ["uint16", "int16"])
     def test_channels_that_are_no_colours_are_scaled_each_by_itself(
@@ -352,6 +351,22 @@ class TestBorders:
         plan = plan_of(counted, intensity="percentile:1,99")
         assert plan.intensity == IntensityRule(low=1, high=99, per_channel=per_channel)
         assert plan_of(counted, intensity="range:0,9").intensity.kind == "range"
+
+    @pytest.mark.parametrize(
+        "text",
+        ["range:5,1", "percentile:-1,50", "range:a,b", "range:0,1,2", "range:nan,1", "x:0,1"],
+    )
+    def test_what_is_no_rule_is_refused(self, text: str) -> None:
+        with pytest.raises(DatasetError, match=f"--intensity {text} is no rule"):
+            parse_intensity(text)
+
+
+class TestBorders:
+    def test_w0_is_that_of_the_paper_where_no_ridges_are_drawn(self) -> None:
+        assert plan_of(ridges=False).border_weight == BORDER_WEIGHT == 10.0
+
+    def test_ridges_weigh_more(self) -> None:
+        assert plan_of(ridges=True).border_weight == RIDGE_WEIGHT > BORDER_WEIGHT
 
     @pytest.mark.parametrize(
         ("gap", "sigma"),

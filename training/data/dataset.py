@@ -163,7 +163,7 @@ def read_dataset(
     """
     found = find_pairs(path)
     _require_pairs(found)
-    survey = Survey(ignore)
+    survey = Survey(ignore, found.holds_ids)
     shapes = tuple(_survey(pair, survey) for pair in found.pairs)
     _require_values(path, survey, 1 if known else 2)
     verdict = survey.verdict(labels)

@@ -50,6 +50,8 @@ class Pairs:
     """Files without a partner."""
     unread: tuple[Path, ...] = ()
     """Files that are meant as images or labels, but are neither PNG nor TIFF."""
+    holds_ids: bool = False
+    """Whether labels of this form are ids of objects whatever they look like."""
 
 
 def find_pairs(path: Path) -> Pairs:
@@ -167,7 +169,7 @@ def _challenge(path: Path) -> Pairs:
             pairs.append(Pair(f"{sequence}-{number}", image, labels))
         else:
             lonely.append(labels)
-    return Pairs(path, tuple(pairs), tuple(lonely))
+    return Pairs(path, tuple(pairs), tuple(lonely), holds_ids=True)
 
 
 def _visible(folder: Path) -> list[Path]:

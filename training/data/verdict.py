@@ -42,6 +42,8 @@ class Survey:
 
     ignore: int | None = None
     """The value of pixels that are neither class nor object."""
+    holds_ids: bool = False
+    """Whether the form of the data set says that more values than those of a mask are ids."""
     values: set[int] = field(default_factory=set)
     """Values seen so far, without the ignored one."""
     found_ignored: bool = False
@@ -98,6 +100,8 @@ class Survey:
             return "semantic", f"their only values are {only}, as in a mask", False
         if count > MOST_CLASSES:
             return "instance", f"{count} distinct values, more than {MOST_CLASSES}, are ids", False
+        if self.holds_ids:
+            return "instance", "in a Cell Tracking Challenge folder, values are ids", False
         pieces = float(np.mean(self._pieces))
         if pieces >= 2:
             return "semantic", f"{count} values lie in {pieces:.2g} pieces each in an image", False

@@ -33,7 +33,7 @@ class Surveyed:
 def survey(found: Pairs, labels: LabelsAsked, ignore: int | None) -> Surveyed:
     """Look at all pairs, one after the other."""
     findings, sound = [*_examine_formats(found), *_examine_partners(found)], {}
-    values = Survey(ignore)
+    values = Survey(ignore, found.holds_ids)
     for pair in found.pairs:
         outcome = _look_at(pair, found.path, values)
         if isinstance(outcome, Finding):

@@ -11,12 +11,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import LossNotFinite
 from model.network import UNet
+from training.plan import Plan
 from training.run.arithmetic import arithmetic, layout
 from training.run.distributed import World
 from training.run.dropout import TileDropout
 from training.run.loss import weighted_cross_entropy
 from training.run.optimisation import average_decay, averaged_every, build_optimiser, learning_rate
-from training.settings import Compute, FitSettings
+from training.settings import FitSettings
 from training.tiles.augmentation import Tiles
 
 
@@ -27,33 +28,30 @@ class Descent:
         self,
         network: UNet,
         settings: FitSettings,
-        steps: int,
-        compute: Compute,
+        plan: Plan,
         places: range,
         device: torch.device,
         world: World,
     ) -> None:
-        """Take a network on its device, to be moved in so many steps.
+        """Take a network on its device.
 
         Args:
             network: Its dropout is replaced by one that is drawn by tile.
-            settings: Optimiser, learning rate, seed.
-            steps: Length of the run, which the learning rate falls over.
-            compute: Arithmetic of the convolutions.
+            settings: Optimiser, warm-up, seed.
+            plan: Steps, learning rate, arithmetic of the convolutions.
             places: This process's places in a step's batch.
             device: Where the network is.
             world: The processes that share a batch.
         """
         self.network = network
         self.settings = settings
-        self.steps = steps
-        self.compute = compute
+        self.plan = plan
         self.places = places
         self.device = device
         self.world = world
         self.dropout = TileDropout(network.dropout.p, device)
         network.dropout = self.dropout  # type: ignore[assignment]  # the same rule, drawn by tile
-        average = get_ema_multi_avg_fn(average_decay(steps))  # type: ignore[no-untyped-call]  # torch gives no types
+        average = get_ema_multi_avg_fn(average_decay(plan.steps))  # type: ignore[no-untyped-call]  # torch gives no types
         self.averaged = AveragedModel(network, multi_avg_fn=average)
         self.optimiser = build_optimiser(network, settings)
         self._parallel: nn.Module = DistributedDataParallel(network) if world.size > 1 else network
@@ -70,13 +68,16 @@ class Descent:
             LossNotFinite: if the loss or its gradient is infinite or not a number.
         """
         self.network.train()
+        rate = learning_rate(
+            step, self.plan.steps, self.plan.learning_rate, self.settings.warmup_steps
+        )
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.settings)
+            group["lr"] = rate
         self.optimiser.zero_grad()
         loss = self._finite(step, "loss", self.world.total(self._add_gradients(step, tiles)))
         self._clip(step)
         self.optimiser.step()
-        if (step + 1) % averaged_every(self.steps) == 0:
+        if (step + 1) % averaged_every(self.plan.steps) == 0:
             self.averaged.update_parameters(self.network)
         return loss
 
@@ -111,8 +112,8 @@ class Descent:
         return loss
 
     def _add_part(self, tiles: Tiles, part: slice, total_weight: Tensor) -> Tensor:
-        order = layout(self.device, self.compute)
-        with arithmetic(self.device, self.compute):
+        order = layout(self.device, self.plan.compute)
+        with arithmetic(self.device, self.plan.compute):
             pixels = tiles.pixels[part].contiguous(memory_format=order)
             logits = self._parallel(pixels)
         labels, weights = tiles.labels[part], tiles.weights[part]
@@ -140,6 +141,6 @@ class Descent:
             raise LossNotFinite(
                 f"The {name} is {value} at step {step}; the checkpoint of the last validation is "
                 "whole. Look for broken images, or take a lower "
-                f"--learning-rate (now {self.settings.learning_rate})."
+                f"--learning-rate (now {self.plan.learning_rate})."
             )
         return value

@@ -53,8 +53,7 @@ class Loop:
         self.descent = Descent(
             network,
             settings,
-            self.steps,
-            sampler.plan.compute,
+            sampler.plan,
             self.places,
             sampler.device,
             self.world,

@@ -22,13 +22,13 @@ def build_optimiser(network: nn.Module, settings: FitSettings) -> torch.optim.Op
     return torch.optim.AdamW(network.parameters(), lr=0.0, fused=True)
 
 
-def learning_rate(step: int, steps: int, settings: FitSettings) -> float:
+def learning_rate(step: int, steps: int, highest: float, warmup: int) -> float:
     """Rise linearly over the warm-up, then fall along a cosine, to 0 after the last step."""
-    warmup = min(settings.warmup_steps, steps)
+    warmup = min(warmup, steps)
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
+        return highest * (step + 1) / warmup
     share = (step - warmup) / max(steps - warmup, 1)
-    return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
+    return highest * (1 + math.cos(math.pi * share)) / 2
 
 
 def averaged_every(steps: int) -> int:

@@ -64,12 +64,12 @@ def test_a_cell_tracking_challenge_folder_is_read_where_it_is_annotated(tmp_path
     for number in ("000", "001"):
         write(tmp_path / "01" / f"t{number}.tif", np.zeros((6, 4), np.uint16))
     write(tmp_path / "02" / "t010.tif", image)
-    write(tmp_path / "01_GT" / "SEG" / "man_seg001.tif", labels)
-    write(tmp_path / "02_GT" / "SEG" / "man_seg010.tif", labels)
+    for file in ("01_GT/SEG/man_seg000", "01_GT/SEG/man_seg001", "02_GT/SEG/man_seg010"):
+        write(tmp_path / f"{file}.tif", labels)
     dataset = read_dataset(tmp_path)
-    assert dataset.names == ("01-001", "02-010")
-    np.testing.assert_array_equal(dataset[1].image[0], image)
-    np.testing.assert_array_equal(dataset[1].objects, labels)
+    assert dataset.names == ("01-000", "01-001", "02-010")
+    np.testing.assert_array_equal(dataset[2].image[0], image)
+    np.testing.assert_array_equal(dataset[2].objects, labels)  # the same cells in every frame
 
 
 @functools.cache

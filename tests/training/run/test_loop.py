@@ -81,30 +81,28 @@ def uninterrupted(folder: Path, plan: Plan | None = None, **changes: Any) -> dic
 
 
 class TestLearningRate:
-    def test_it_rises_along_a_line_to_its_highest(self, tmp_path: Path) -> None:
-        asked = make_settings(tmp_path, warmup_steps=4, learning_rate=0.8)
-        rates = [learning_rate(step, 100, asked) for step in range(5)]
+    def test_it_rises_along_a_line_to_its_highest(self) -> None:
+        rates = [learning_rate(step, 100, 0.8, 4) for step in range(5)]
         assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
 
-    def test_it_falls_along_half_a_cosine(self, tmp_path: Path) -> None:
-        asked = make_settings(tmp_path, warmup_steps=4, learning_rate=0.8)
-        rates = [learning_rate(4 + step, 104, asked) for step in (0, 25, 50, 75, 100)]
+    def test_it_falls_along_half_a_cosine(self) -> None:
+        rates = [learning_rate(4 + step, 104, 0.8, 4) for step in (0, 25, 50, 75, 100)]
         expected = [0.8, 0.4 * (1 + math.sqrt(0.5)), 0.4, 0.4 * (1 - math.sqrt(0.5)), 0.0]
         assert rates == pytest.approx(expected)
 
     @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (1, 100), (3, 3), (100, 4)])
-    def test_no_step_has_one_of_zero(self, tmp_path: Path, steps: int, warmup: int) -> None:
-        asked = make_settings(tmp_path, warmup_steps=warmup)
-        assert all(learning_rate(step, steps, asked) > 0 for step in range(steps))
+    def test_no_step_has_one_of_zero(self, steps: int, warmup: int) -> None:
+        assert all(learning_rate(step, steps, 1e-3, warmup) > 0 for step in range(steps))
 
     def test_every_step_takes_that_of_its_number(self, tmp_path: Path) -> None:
-        loop = make_loop(make_settings(tmp_path))
+        loop = make_loop(make_settings(tmp_path), make_plan(learning_rate=0.25))
         taken: list[float] = []
         loop.descent.optimiser.register_step_pre_hook(
             lambda optimiser, *_: taken.append(optimiser.param_groups[0]["lr"])
         )
         loop.run()
-        assert taken == [learning_rate(step, 6, loop.settings) for step in range(6)]
+        warmup = loop.settings.warmup_steps
+        assert taken == [learning_rate(step, 6, 0.25, warmup) for step in range(6)]
 
 
 class TestOptimiser:
@@ -121,10 +119,8 @@ class TestOptimiser:
         assert optimiser.param_groups[0]["fused"] is True
 
     def test_gradients_are_clipped_to_the_norm_asked_for(self, tmp_path: Path) -> None:
-        asked = make_settings(
-            tmp_path, optimiser="sgd", learning_rate=0.5, warmup_steps=0, clip_norm=1e-3
-        )
-        loop = make_loop(asked, make_plan(steps=1))
+        asked = make_settings(tmp_path, optimiser="sgd", warmup_steps=0, clip_norm=1e-3)
+        loop = make_loop(asked, make_plan(steps=1, learning_rate=0.5))
         before = flat(loop.descent.network)
         loop.run()
         moved = float((flat(loop.descent.network) - before).norm())
@@ -137,11 +133,11 @@ class TestOptimiser:
         asked = make_settings(
             tmp_path,
             optimiser=optimiser,
-            learning_rate=rate,
             base_channels=4,
             validate_every=500,
         )
         plan = make_plan(
+            learning_rate=rate,
             steps=2 * LOG_EVERY,
             compute=compute,
             ridges=False,
@@ -673,9 +669,11 @@ class TestLossNotFinite:
         assert torch.equal(flat(loop.descent.network), torch.zeros(1))
 
     def test_the_message_says_what_to_change(self, tmp_path: Path) -> None:
-        asked = make_settings(tmp_path, learning_rate=0.25)
+        loop = make_loop(
+            make_settings(tmp_path), make_plan(learning_rate=0.25), network=SteepNetwork()
+        )
         with pytest.raises(LossNotFinite, match=r"a lower --learning-rate \(now 0\.25\)"):
-            make_loop(asked, network=SteepNetwork()).run()
+            loop.run()
 
 
 class TestOutOfMemory:
