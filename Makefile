@@ -1,7 +1,7 @@
 # make serve   serve the shipped models on 127.0.0.1:8000 (installs the serving set only)
 # make test    linters, types and all tests (installs the training and development sets too)
 # make bench   side-by-side measurements into benchmarks/results/, and a table
-# make soak    5,000 mixed requests to one server, and what they leave behind
+# make soak    10,000 mixed requests to one server, and what they leave behind
 
 PYTHON ?= python3
 VENV := .venv
