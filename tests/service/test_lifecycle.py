@@ -190,7 +190,7 @@ def test_the_log_says_that_a_client_left(settings: Settings, runtime: Runtime, l
             await client.segment()
 
     asyncio.run(leave())
-    told, request = log.lines()
+    _, told, request = log.lines()  # the first one: what was loaded
     assert told["message"] == "the client left"
     assert (request["status"], request["problem"]) == (0, "client-left")
     assert told["request_id"] == request["request_id"]

@@ -252,8 +252,8 @@ def test_one_region_a_class_is_taken_for_classes_where_images_are_many_enough_to
 
 
 def test_a_mask_that_was_interpolated_is_refused_whatever_is_asked_for(tmp_path: Path) -> None:
-    ramp = np.repeat([[0, 0, 0, 40, 120, 210, 255, 255]], 9, axis=0).astype(np.uint8)
-    write_pair(tmp_path, noise((9, 8)), ramp)
+    ramp = np.repeat([[0] * 20 + [40, 120, 210] + [255] * 20], 9, axis=0).astype(np.uint8)
+    write_pair(tmp_path, noise(ramp.shape), ramp)
     for asked in ("auto", "semantic", "instance"):
         with pytest.raises(DatasetError, match=r"labels.a\.png holds a mask that was interpolated"):
             read_dataset(tmp_path, asked)
