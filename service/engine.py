@@ -278,8 +278,9 @@ class Engine:
         if job.abandoned:
             return Lack.NOTHING
         causes = [cause]
+        left_out = {device, *self.retired, *self.hanging()}
         for other in range(len(self._workers)):
-            if other == device or other in self.retired or not model.runs_on(other):
+            if other in left_out or not model.runs_on(other):
                 continue
             failed = self._try(other, turn)
             if failed is None:

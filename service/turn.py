@@ -19,6 +19,7 @@ from model.segmentation import Given, Segmentation
 from model.tiling import Plan, Tile
 from service.estimate import Demand
 from service.fair_queue import Job, Step
+from service.images import counted
 from service.models.loaded import Loaded, TileShape, name_together
 
 OUT_OF_MEMORY = (
@@ -160,7 +161,9 @@ def steps_of(model: Loaded, work: Segmentation, plan: Plan) -> Iterator[Step[Pas
 def demand_of(job: ImageJob) -> Demand:
     """Say what an image still asks for."""
     model, _, _ = kind_of(next(iter(job.kinds)))
-    pixels = sum(prod(work.plan.region.shape) for work in job.owner.passes)
+    pixels = sum(
+        counted(prod(work.plan.region.shape), len(work.image)) for work in job.owner.passes
+    )
     return Demand(pixels, job.work, model.work_a_second, model=model.manifest.name)
 
 

@@ -68,7 +68,12 @@ class ImageHeader:
     @property
     def pixels(self) -> int:
         """What it counts as: of more channels than three, colour pixels with as many values."""
-        return ceil(self.height * self.width * max(self.channels, 3) / 3)
+        return counted(self.height * self.width, self.channels)
+
+
+def counted(pixels: int, channels: int) -> int:
+    """Give what so many pixels count as, of so many channels without alpha."""
+    return ceil(pixels * max(channels, 3) / 3)
 
 
 def read_header(data: bytes, *, max_image_pixels: int) -> ImageHeader:

@@ -138,8 +138,8 @@ def check_colours(page: Page) -> None:
     others = len(channel_places(page)) - colours
     if page.samples < colours or (others and page.photometric not in (GREY, RGB)):
         raise ImageUnreadable(
-            f"The TIFF has {page.samples} samples a pixel where its photometric interpretation "
-            f"{page.photometric} has {colours}, or {colours + 1} with alpha."
+            f"The TIFF has {page.samples} samples a pixel, of which {others + colours} are no "
+            f"alpha, where its photometric interpretation {page.photometric} has {colours}."
         )
     if not is_read_together(page):
         raise ImageUnreadable(

@@ -22,8 +22,8 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: it ends a run as Ctrl-C does."""
 
 
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came in what is given up for it."""
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C came in what is given up for it: no error of whatever was under way."""
 
 
 class Signals:

@@ -107,6 +107,7 @@ class Loop:
         require_same_run(self.folder.last, state, self._fixed_settings(), self.identity.data_sha256)
         self.descent.load(state)
         self.progress = Progress(**state["progress"])
+        self.world.wait()  # the first one may write another before the others have read this
 
     def _is_due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.steps

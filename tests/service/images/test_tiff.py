@@ -118,7 +118,7 @@ def test_tiff_of_too_many_samples_is_refused_with_their_number(samples: int) -> 
 def test_tiff_with_channels_behind_colours_of_another_kind_is_refused(photometric: str) -> None:
     samples = 2 if photometric == "miniswhite" else 6
     data = tiff(noise(*SHAPE, samples), photometric=photometric, planarconfig="contig")
-    with pytest.raises(ImageUnreadable, match=f"has {samples} samples a pixel where"):
+    with pytest.raises(ImageUnreadable, match=f"has {samples} samples a pixel, of which"):
         read(data)
 
 
