@@ -5,13 +5,14 @@ import pytest
 from PIL import Image
 
 from model.artefact import ScoreRecord
+from model.errors import DatasetError
 from model.runtime import Runtime
 from model.segmentation import DEFAULT_SHAPES, segment
 from service.models.models import Models
 from service.settings import Settings
 from tests.conftest import DATA, ROOT
 from training.data.dataset import read_dataset
-from training.evaluate import evaluate
+from training.evaluate import choose_images, evaluate
 
 PRETRAINED = ROOT / "model" / "pretrained"
 SAMPLE = ROOT / "docs" / "samples" / "membranes"
@@ -97,6 +98,8 @@ def test_no_image_was_both_trained_on_and_scored(shipped: Runtime) -> None:
 
     assert scores.images
     assert len(record.training_sha256) >= len(record.training_images)
+    if not record.began_from:  # otherwise those of the parent are among them
+        assert len(record.training_sha256) == len(record.training_images)
     if scores.of:
         assert not record.validation_images
         assert scores.of in card_of(shipped)
@@ -138,13 +141,18 @@ def test_the_scores_are_found_again_on_the_data(shipped: Runtime) -> None:
     if not folder.is_dir():
         pytest.skip(f"no data at {folder.name}: the shipped scores are not measured again")
     recorded = scores_of(shipped)
-    images = read_dataset(folder).named(recorded.images)
+    dataset = read_dataset(folder)
+    images = dataset.named(recorded.images)
+    assert images.names == recorded.images
 
     scores = evaluate(shipped, images).as_dict()
 
     if recorded.of:
+        with pytest.raises(DatasetError, match="was trained on every image"):
+            choose_images(shipped, dataset, everything=False)
         for name in SHIPPED[shipped.manifest.name][1]:
             assert scores[name]["value"] >= recorded.values[name]["value"] - AS_GOOD, name
         return
+    assert choose_images(shipped, dataset, everything=False).names == images.names
     for name in EXPLAINED:
         assert scores[name]["value"] == pytest.approx(recorded.values[name]["value"], abs=1e-3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -165,8 +166,23 @@ def choose_plan(
     if settings.resume:
         return Plan.model_validate(checkpoint.load(folder.last)["plan"])
     if settings.settled_by is not None:
-        return Plan.model_validate_json(RunFolder(settings.settled_by).plan.read_text())
+        return read_plan(RunFolder(settings.settled_by).plan)
     return make_plan(take_census(training), settings, free_memory(device), processes)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read what another run planned.
+
+    Raises:
+        CheckpointError: if it does not say the learning rate, as older ones do not.
+    """
+    plan = Plan.model_validate_json(path.read_text())
+    if "learning_rate" not in plan.model_fields_set:
+        raise CheckpointError(
+            f"{path} is older than this software and does not say the learning rate of its run; "
+            "do that run again."
+        )
+    return plan
 
 
 def examine(settings: FitSettings) -> None:

@@ -157,9 +157,9 @@ def _check_size(stored: ImageHeader, max_image_pixels: int) -> None:
     if not pixels:
         raise ImageValuesInvalid(f"The image has no pixels: its size is {size}.")
     if stored.pixels > max_image_pixels:
-        counted = f" of {stored.channels} channels, which count as {stored.pixels:,}"
+        more = f" of {stored.channels} channels, which count as {stored.pixels:,}"
         raise ImageTooLarge(
-            f"The image has {size} = {pixels:,} pixels{counted if stored.pixels > pixels else ''}; "
+            f"The image has {size} = {pixels:,} pixels{more if stored.pixels > pixels else ''}; "
             f"the limit is {max_image_pixels:,}."
         )
 

@@ -282,8 +282,8 @@ class Loaded:
         """Learn from a turn that went well.
 
         The speed is the work by the time, over all turns, of which each moment counts less by the
-        time of those since; the warm-up counts as all that was before the first. So short turns,
-        and a single one that was held up, hardly count.
+        time of those since; the warm-up counts as all that was before the first. So short turns
+        hardly count, and a single one by no more than the time that it took.
 
         Args:
             work: Floating-point operations of its tiles.

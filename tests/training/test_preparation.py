@@ -15,7 +15,13 @@ from tests.training.small import CPU, make_plan, make_settings
 from training.data.dataset import Dataset, digest, read_dataset
 from training.data.split import split
 from training.draft import draft_manifest
-from training.preparation import begin, examine, require_same_origin, require_unseen
+from training.preparation import (
+    begin,
+    examine,
+    read_plan,
+    require_same_origin,
+    require_unseen,
+)
 from training.run.distributed import World
 from training.run.folder import RunFolder
 
@@ -154,3 +160,15 @@ class TestASettledRun:
         assert "held out for validation" in capsys.readouterr().out
         examine(settings.model_copy(update={"settled_by": tmp_path / "before"}))
         assert "held out for validation" not in capsys.readouterr().out
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(make_plan(learning_rate=3e-4).model_dump_json())
+    assert read_plan(tmp_path / "plan.json") == make_plan(learning_rate=3e-4)
+
+
+def test_a_plan_that_does_not_say_the_learning_rate_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(learning_rate=3e-4).model_dump_json(exclude={"learning_rate"})
+    (tmp_path / "plan.json").write_text(plan)
+    with pytest.raises(CheckpointError, match="does not say the learning rate of its run"):
+        read_plan(tmp_path / "plan.json")

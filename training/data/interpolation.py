@@ -26,8 +26,7 @@ def require_uninterpolated(pair: Pair, labels: NDArray[Any]) -> None:
     Raises:
         DatasetError: naming the file, and what to do.
     """
-    white = int(labels.max(initial=0))
-    if white not in WHITE:
+    if int(labels.max(initial=0)) not in WHITE:
         return
     counts = np.bincount(labels.clip(0).astype(np.intp).ravel())
     middle = len(counts) // 2

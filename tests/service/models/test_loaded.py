@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from math import prod
+from math import exp, prod
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from service.models.loaded import (
     GOOD_TURNS,
     MOST_CUDA_TILES,
     MOST_FAILURES,
+    REMEMBERED_S,
     TILES_AT_FIRST,
     TIMED_RUNS,
     Loaded,
@@ -195,7 +196,8 @@ def test_its_turns_correct_what_its_warm_up_guessed(guess: float) -> None:
     model = known_to_run(guess)
     for _ in range(300):
         model.note_turn(1000, 1.0)
-    assert model.work_a_second == pytest.approx(1000, rel=0.01)
+    left = (guess - 1000) * exp(-300 / REMEMBERED_S)
+    assert model.work_a_second == pytest.approx(1000 + left)
 
 
 @pytest.mark.parametrize("turns", [0, 100])
@@ -354,7 +356,7 @@ def test_its_speed_is_that_of_its_turns() -> None:
     assert model.work_a_second == 500
     for _ in range(100):
         model.note_turn(1000, 1.0)
-    assert model.work_a_second == pytest.approx(1000, rel=0.05)
+    assert model.work_a_second == pytest.approx(1000 - 500 * exp(-100 / REMEMBERED_S))
 
 
 def test_a_model_that_fails_on_several_images_in_a_row_has_failed() -> None:
